@@ -1,4 +1,4 @@
-"""RDATA: its names, and its conversion from and to presentation format (`rdata_reader`, `rdata_writer`)."""
+"""Domain names inside RDATA, and the conversion of RDATA from and to presentation format."""
 
 from dnsmessage import rdtypes
 from dnsmessage.name import Name

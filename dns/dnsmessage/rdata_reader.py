@@ -1,7 +1,7 @@
 r"""Parse RDATA in presentation format (RFC 1035 section 5.1), as described by `rdtypes.FIELDS`.
 
-The form ``\# LENGTH HEX`` (RFC 3597 section 5) is accepted for every type. Single words are parsed in `rdata_words`,
-formats of single record types here.
+The form ``\# LENGTH HEX`` (RFC 3597 section 5) is accepted for every type. `rdata_words` parses single words;
+this module combines them, and parses the formats specific to one record type.
 """
 
 import re
@@ -15,24 +15,24 @@ from dnsmessage.name import Name, shown
 from dnsmessage.rdata_writer import SVC_KEYS, fits
 
 MAX_RDATA = 65_535
-#: Placeholder for each kind of field in error messages.
+#: Expected form of each kind of field, for error messages.
 _FORMS = {
     "ip4": "IPv4-ADDRESS", "ip6": "IPv6-ADDRESS", "str": "TEXT", "str+": "TEXT…", "svcparams": "KEY=VALUE…",
     "loc": "LOCATION…", "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
     "wks": "PROTOCOL PORT…", "ipseckey": "PRECEDENCE TYPE ALGORITHM GATEWAY KEY…", "hip": "ALGORITHM HIT KEY SERVER…",
 }  # fmt: skip
-#: Numbers of certificate types by mnemonic (RFC 4398 section 2.1).
+#: Numbers of the certificate types of CERT records, by mnemonic (RFC 4398 section 2.1).
 _CERTIFICATES = {
     b"PKIX": 1, b"SPKI": 2, b"PGP": 3, b"IPKIX": 4, b"ISPKI": 5, b"IPGP": 6, b"ACPKIX": 7, b"IACPKIX": 8, b"URI": 253,
     b"OID": 254,
 }  # fmt: skip
-#: Numbers of DNSSEC algorithms by mnemonic (IANA registry).
+#: Numbers of the DNSSEC algorithms, by mnemonic (IANA registry).
 _ALGORITHMS = {
     b"DELETE": 0, b"RSAMD5": 1, b"DH": 2, b"DSA": 3, b"RSASHA1": 5, b"DSA-NSEC3-SHA1": 6, b"RSASHA1-NSEC3-SHA1": 7,
     b"RSASHA256": 8, b"RSASHA512": 10, b"ECC-GOST": 12, b"ECDSAP256SHA256": 13, b"ECDSAP384SHA384": 14, b"ED25519": 15,
     b"ED448": 16, b"INDIRECT": 252, b"PRIVATEDNS": 253, b"PRIVATEOID": 254,
 }  # fmt: skip
-#: Ports of services by name, for WKS; all of them are the same over TCP and UDP.
+#: Port numbers in WKS records, by service name; each service uses the same port over TCP and UDP.
 _SERVICES = {
     b"ECHO": 7, b"DISCARD": 9, b"DAYTIME": 13, b"FTP-DATA": 20, b"FTP": 21, b"SSH": 22, b"TELNET": 23, b"SMTP": 25,
     b"TIME": 37, b"DOMAIN": 53, b"TFTP": 69, b"FINGER": 79, b"HTTP": 80, b"POP3": 110, b"SUNRPC": 111, b"NNTP": 119,
@@ -43,7 +43,7 @@ _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc",
 
 
 def from_text(rdtype: int, words: Sequence[bytes], origin: Name | None) -> bytes:
-    r"""Return the RDATA for *words* from a master file, with quotes removed and escapes kept.
+    r"""Return the RDATA in wire format for *words* of a master file, which have no quotes but still have their escapes.
 
     Relative names are completed with *origin*.
 
@@ -127,7 +127,7 @@ def _svcparams(words: Sequence[bytes]) -> bytes:
 
 
 def _protocols(value: bytes) -> Iterator[bytes]:
-    """Parse a comma-separated list; yield its items, each with a length byte (RFC 9460 appendix A.1).
+    """Parse a comma-separated list; yield each item with a one-byte length prefix (RFC 9460 appendix A.1).
 
     Two levels of escapes are decoded: those of the character string, then those of the list.
     """
@@ -160,7 +160,7 @@ def _svc_value(number: int, value: bytes, given: bool) -> bytes:
 
 
 def _loc(words: Sequence[bytes]) -> bytes:
-    """Parse LOC (RFC 1876 section 3): latitude, longitude, altitude, size, horizontal and vertical precision."""
+    """Parse LOC RDATA (RFC 1876 section 3): latitude, longitude, altitude, size, horizontal and vertical precision."""
     left = list(words)
 
     def angle(plus: bytes, minus: bytes, limit: int) -> int:
@@ -204,7 +204,7 @@ def _loc(words: Sequence[bytes]) -> bytes:
 
 
 def _wks(words: Sequence[bytes], _: Name | None) -> bytes:
-    """Parse the protocol and ports of WKS (RFC 1035 section 3.4.2), as numbers or names."""
+    """Parse the protocol and ports of a WKS record (RFC 1035 section 3.4.2), each written as a number or name."""
     protocol, ports = parse.coded(words[0], 1, {b"TCP": 6, b"UDP": 17}), bytearray()
     for word in words[1:]:
         port = int.from_bytes(parse.coded(word, 2, _SERVICES), "big")
@@ -214,7 +214,7 @@ def _wks(words: Sequence[bytes], _: Name | None) -> bytes:
 
 
 def _ipseckey(words: Sequence[bytes], origin: Name | None) -> bytes:
-    """Parse IPSECKEY (RFC 4025 section 3): the gateway is a dot, an address or a name, as its type says."""
+    """Parse IPSECKEY RDATA (RFC 4025 section 3); the gateway type says how the gateway is written."""
     if len(words) < 4:
         raise RdataSyntaxError(f"expected IPSECKEY {_FORMS['ipseckey']}, got {parse.joined(words)}")
     head = bytes(parse.number(word, 255) for word in words[:3])
@@ -226,7 +226,7 @@ def _ipseckey(words: Sequence[bytes], origin: Name | None) -> bytes:
 
 
 def _hip(words: Sequence[bytes], origin: Name | None) -> bytes:
-    """Parse HIP (RFC 8005 section 5): algorithm, host identity tag, public key, and names of rendezvous servers."""
+    """Parse HIP RDATA (RFC 8005 section 5): algorithm, host identity tag, public key and rendezvous servers' names."""
     if len(words) < 3:
         raise RdataSyntaxError(f"expected HIP {_FORMS['hip']}, got {parse.joined(words)}")
     tag, key = parse.hex8(words[1]), parse.unbase64([words[2]])

@@ -21,7 +21,7 @@ _B32_BACK = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"ABCDEFGHIJKLM
 
 
 def seconds(word: bytes, what: str = "seconds", maximum: int = MAX_U32) -> int:
-    """Parse a duration such as ``3600`` or ``1h30m`` into seconds; raise `RdataSyntaxError`."""
+    """Parse a duration such as ``3600`` or ``1h30m`` into seconds; raise `RdataSyntaxError` on failure."""
     if word.isdigit() and len(word) <= 10:
         value = int(word)
     elif _DURATION.fullmatch(word):
@@ -39,12 +39,12 @@ def short(word: bytes) -> str:
 
 
 def joined(words: Sequence[bytes]) -> str:
-    """Return *words* for an error message, shortened to 60 bytes."""
+    """Return *words*, joined by spaces and shortened to 60 bytes, for an error message."""
     return short(b" ".join(words))
 
 
 def string_bytes(word: bytes) -> bytes:
-    """Return the bytes of a text with its escapes decoded."""
+    """Return the bytes of a character string, with its escapes decoded."""
     if b"\\" not in word:
         return word
     data, at = bytearray(), 0
@@ -66,7 +66,7 @@ def number(word: bytes, maximum: int) -> int:
 
 
 def coded(word: bytes, size: int, codes: Mapping[bytes, int]) -> bytes:
-    """Parse a number of *size* bytes, or its mnemonic in any case."""
+    """Parse a number or its mnemonic (case-insensitive) into *size* bytes."""
     code = codes.get(word.upper())
     if code is None and not word.isdigit():
         known = ", ".join(each.decode() for each in codes)
@@ -75,7 +75,7 @@ def coded(word: bytes, size: int, codes: Mapping[bytes, int]) -> bytes:
 
 
 def ip4(word: bytes) -> bytes:
-    """Return an IPv4 address as four bytes."""
+    """Parse an IPv4 address into four bytes."""
     text = shown(word)
     try:
         if text.count(".") != 3:
@@ -93,7 +93,7 @@ def _aton(text: str) -> bytes:
 
 
 def ip6(word: bytes) -> bytes:
-    """Return an IPv6 address as 16 bytes."""
+    """Parse an IPv6 address into 16 bytes."""
     try:
         return socket.inet_pton(socket.AF_INET6, word.decode("ascii"))
     except (OSError, ValueError):
@@ -101,7 +101,7 @@ def ip6(word: bytes) -> bytes:
 
 
 def string(word: bytes) -> bytes:
-    """Return a character string with its length byte."""
+    """Parse a character string; return it with a one-byte length prefix."""
     data = string_bytes(word)
     if len(data) > 255:
         raise RdataSyntaxError(f"expected texts of at most 255 bytes, got one of {len(data)}")
@@ -109,7 +109,7 @@ def string(word: bytes) -> bytes:
 
 
 def unhex(words: Sequence[bytes]) -> bytes:
-    """Return the bytes in hexadecimal *words*."""
+    """Decode hexadecimal *words* into bytes."""
     try:
         return binascii.unhexlify(b"".join(words))
     except ValueError:
@@ -117,7 +117,7 @@ def unhex(words: Sequence[bytes]) -> bytes:
 
 
 def unbase64(words: Sequence[bytes]) -> bytes:
-    """Return the bytes in base64 *words*."""
+    """Decode base64 *words* into bytes."""
     try:
         return base64.b64decode(b"".join(words), validate=True)
     except ValueError:
@@ -125,7 +125,7 @@ def unbase64(words: Sequence[bytes]) -> bytes:
 
 
 def hex8(word: bytes) -> bytes:
-    """Return bytes in hexadecimal, or ``-`` for none, with a length byte."""
+    """Decode a hexadecimal word, or ``-`` for no bytes; return the bytes with a one-byte length prefix."""
     wire = b"" if word == b"-" else unhex([word])
     if len(wire) > 255:
         raise RdataSyntaxError(f"expected at most 255 bytes in hexadecimal, got {len(wire)}")
@@ -133,7 +133,7 @@ def hex8(word: bytes) -> bytes:
 
 
 def base32(word: bytes) -> bytes:
-    """Return bytes in base32hex with a length byte."""
+    """Decode a base32hex word; return the bytes with a one-byte length prefix."""
     try:
         text = word.upper().translate(_B32_BACK)
         wire = base64.b32decode(text + b"=" * (-len(text) % 8))
@@ -143,7 +143,7 @@ def base32(word: bytes) -> bytes:
 
 
 def moment(word: bytes) -> bytes:
-    """Return a time, as YYYYMMDDHHMMSS or in seconds since 1970, as four bytes."""
+    """Parse a time, written as YYYYMMDDHHMMSS or in seconds since 1970, into four bytes."""
     try:
         if len(word) == 14:
             return struct.pack("!I", calendar.timegm(time.strptime(word.decode(), "%Y%m%d%H%M%S")) & MAX_U32)
@@ -164,21 +164,21 @@ def bitmap(words: Sequence[bytes]) -> bytes:
 
 
 def tag(word: bytes) -> bytes:
-    """Return the property tag of CAA with its length byte."""
+    """Parse the property tag of a CAA record; return it with a one-byte length prefix."""
     if not (word.isalnum() and len(word) < 256):
         raise RdataSyntaxError(f"expected a tag of letters and digits (RFC 8659 section 4.1), got {short(word)!r}")
     return bytes([len(word)]) + word.lower()
 
 
 def eui(word: bytes, size: int) -> bytes:
-    """Return *size* bytes written as ``00-11-22-…``."""
+    """Parse an EUI address of *size* bytes, written as ``00-11-22-…``."""
     if not re.fullmatch(rb"[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){%d}" % (size - 1), word):
         raise RdataSyntaxError(f"expected {size} bytes as 00-11-22-…, got {short(word)!r}")
     return bytes.fromhex(word.decode().replace("-", ""))
 
 
 def locator(word: bytes) -> bytes:
-    """Return a 64-bit locator as eight bytes (RFC 6742)."""
+    """Parse a 64-bit locator into eight bytes (RFC 6742)."""
     if not re.fullmatch(rb"[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){3}", word):
         raise RdataSyntaxError(f"expected a 64-bit locator as 2001:db8:1140:1000, got {short(word)!r}")
     return struct.pack("!4H", *(int(part, 16) for part in word.split(b":")))

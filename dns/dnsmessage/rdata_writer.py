@@ -1,6 +1,7 @@
 r"""Write RDATA in presentation format (RFC 1035 section 5.1), as described by `rdtypes.FIELDS`.
 
-Types without an entry in `FIELDS`, and RDATA that does not match it, become ``\# LENGTH HEX`` (RFC 3597 section 5).
+RDATA of a type without an entry in `FIELDS`, and RDATA that does not match its entry, is written as ``\# LENGTH HEX``
+(RFC 3597 section 5).
 """
 
 import base64
@@ -14,7 +15,7 @@ from dnsmessage.errors import LocalError, RemoteError
 from dnsmessage.name import Name
 
 SVC_KEYS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp")
-#: Field kinds that must not be empty.
+#: Field kinds whose value must not be empty.
 _NEEDED = frozenset({"hex", "base64", "base32"})
 #: Service parameters that need a value: all registered parameters except no-default-alpn.
 _SVC_VALUED = frozenset({0, 1, 3, 4, 5, 6})
@@ -47,7 +48,7 @@ def fits(rdtype: int, wire: bytes) -> bool:
 
 
 def quoted(data: bytes) -> str:
-    """Return a character string in presentation format, with quotes."""
+    """Return *data* as a quoted character string in presentation format."""
     return '"' + "".join(
         f"\\{chr(c)}" if c in b'"\\' else chr(c) if 0x20 <= c < 0x7F else f"\\{c:03d}" for c in data
     ) + '"'  # fmt: skip

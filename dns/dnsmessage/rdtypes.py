@@ -9,8 +9,8 @@ RDATA of a type that is not in `FIELDS` is treated as opaque bytes (RFC 3597). F
 ``str``               a character string of at most 255 bytes; ``str+``: one or more of them
 ``hex base64``        the rest of the RDATA; ``hex8`` and ``base32`` are preceded by a length byte
 ``type bitmap``       the mnemonic of a type; the type bitmap of NSEC
-``algorithm``         a u8 that may be written as a mnemonic of DNSSEC (RFC 4034 appendix A.1)
-``certificate``       a u16 that may be written as a mnemonic of CERT (RFC 4398 section 2.1)
+``algorithm``         a u8 that may be written as the mnemonic of a DNSSEC algorithm (RFC 4034 appendix A.1)
+``certificate``       a u16 that may be written as the mnemonic of a certificate type (RFC 4398 section 2.1)
 ``time``              seconds since 1970, written as ``YYYYMMDDHHMMSS``
 ``tag text``          the property tag of CAA; the rest of the RDATA as one quoted string
 ``svcparams apl loc wks ipseckey hip eui48 eui64 locator``   formats specific to the types that use them

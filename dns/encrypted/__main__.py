@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             certificate: Files | Agent = Files(args.cert, telemetry)
         else:
             at = ("127.0.0.1" if args.listen[0] in {"0.0.0.0", "::"} else args.listen[0], args.listen[1])
-            settings = replace(renewal.from_args(parser, args), as_client=False)  # the resolver never is a TLS client
+            settings = replace(renewal.from_args(parser, args), as_client=False)  # the resolver is never a TLS client
             certificate = Agent(settings, telemetry, AsyncStub([at], clock=telemetry.clock))
         asyncio.run(_run(args, telemetry, load_hints(args.hints, ipv6=args.ipv6), certificate))
     except (HintsError, ReloadError) as problem:

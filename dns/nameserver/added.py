@@ -1,7 +1,7 @@
-"""Zones that were added while the server ran, kept in the state folder so that a restart serves them again.
+"""Zones added at run time, stored in the state folder so that they are served again after a restart.
 
-A primary zone is a master file, ``ZONE.zone``. A secondary zone is a file ``ZONE.secondary`` with the name of the
-secondary zone whose primaries it shares.
+A primary zone is stored as the master file ``ZONE.zone``. A secondary zone is stored as ``ZONE.secondary``, which
+contains the name of another secondary zone that has the same primaries.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ class AddedZones:
     """The files of added zones in the state folder."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Use *folder* for the files; if it is None, zones cannot be added."""
+        """Store the files in *folder*; if *folder* is None, zones cannot be added."""
         self._folder = folder
 
     def files(self) -> dict[Name, Path]:
@@ -25,10 +25,10 @@ class AddedZones:
         return dict(self._found("zone"))
 
     def secondaries(self, configured: Mapping[Name, Sequence[Primary]]) -> dict[Name, Sequence[Primary]]:
-        """Return the primaries of added secondary zones, by apex; *configured* are the other secondary zones.
+        """Return the primaries of added secondary zones, by apex; *configured* contains those of configured zones.
 
         Raises:
-            ZoneError: the zone whose primaries an added zone shares is no longer configured.
+            ZoneError: an added zone has the same primaries as a zone that is no longer configured.
         """
         added: dict[Name, Sequence[Primary]] = {}
         for apex, path in self._found("secondary"):
@@ -39,10 +39,11 @@ class AddedZones:
         return added
 
     def keep(self, apex: Name, kind: str, content: str) -> Path:
-        """Write the file of the zone *apex*; *kind* is ``zone`` or ``secondary``.
+        """Write *content* to the file of the zone *apex*, and return its path; *kind* is ``zone`` or ``secondary``.
 
         Raises:
-            ZoneError: there is no state folder, it has a journal or file of this zone, or the file cannot be written.
+            ZoneError: there is no state folder, the folder already contains a journal or file of this zone, or the file
+                cannot be written.
         """
         if self._folder is None:
             raise ZoneError("expected a server with --state, where an added zone is kept")
@@ -62,5 +63,5 @@ class AddedZones:
         for path in sorted(self._folder.glob(f"*.{kind}")) if self._folder is not None else ():
             try:
                 yield Name.from_text(path.name.removesuffix(kind).replace("%2F", "/")), path
-            except LocalError:  # a file with another name was put there by hand
+            except LocalError:  # the file name is not a domain name, so the server did not write this file
                 continue

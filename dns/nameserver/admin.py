@@ -79,7 +79,7 @@ class Admin:
         return zone
 
     async def _add(self, request: Request) -> dict[str, Any]:
-        """Add a zone: a primary zone from ``text``, or a secondary zone of the primaries of the zone ``like``."""
+        """Add a primary zone with the content ``text``, or a secondary zone with the primaries of the zone ``like``."""
         body = request.json()
         if (
             not isinstance(body, dict)
@@ -105,7 +105,7 @@ class Admin:
         return {"zone": str(apex), "serial": zone.serial}
 
     async def _records(self, request: Request) -> list[dict[str, Any]] | Response:
-        """Return the records of a zone; with ``name``, the records at that name."""
+        """Return the records of a zone, or only those at ``name`` if the request has this parameter."""
         zone, name = self._zone(request), request.query.get("name")
         if name is not None:
             return [_shown(each) for each in (zone.node(_admin_name(name, zone.apex)) or {}).values()]
@@ -169,7 +169,7 @@ class Admin:
 
 
 def _listing(zone: Zone) -> bytes:
-    """Return all records of *zone* as JSON; each RRset is encoded on its own, so that other threads are not delayed."""
+    """Return all records of *zone* as JSON, encoding one RRset at a time so that other threads are not delayed."""
     return b"[" + b", ".join(json.dumps(_shown(each)).encode() for each in zone) + b"]\n"
 
 

@@ -248,7 +248,7 @@ def _ttl(word: bytes) -> int:
 def _numbered(word: bytes, number: int) -> bytes:
     """Replace each ``$`` and ``${OFFSET,WIDTH,BASE}`` by *number*; ``$$`` and an escaped dollar produce one dollar.
 
-    Bases n and N are hexadecimal digits in reverse order, separated by dots, as in the names below ip6.arpa.
+    The bases n and N produce hexadecimal digits in reverse order, separated by dots, as in the names below ip6.arpa.
     """
 
     def place(match: re.Match[bytes]) -> bytes:
@@ -261,7 +261,7 @@ def _numbered(word: bytes, number: int) -> bytes:
         if value < 0 and base != "d":
             raise ZoneError(f"expected no negative number with base {base}, got {value} for {shown(word)!r}")
         if base in "nN":
-            # BIND counts the dots in the width: a final dot fills an even width.
+            # As in BIND, the dots count towards the width, so an even width ends with a dot.
             digits = f"{value:{'x' if base == 'n' else 'X'}}"[::-1].ljust((width + 1) // 2, "0")
             return ".".join(digits).ljust(width, ".").encode()
         return f"{value:0{width}{base}}".encode()

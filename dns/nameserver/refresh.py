@@ -315,7 +315,7 @@ class Secondaries:
         return Refresher(core, self._server, self._keys, self._folder, self._transfers)
 
     def add(self, apex: Name, primaries: Iterable[Primary]) -> None:
-        """Follow a new zone: SERVFAIL until it has been transferred."""
+        """Start to transfer and refresh the new zone *apex*; queries for it get SERVFAIL until its first transfer."""
         self.zones[apex] = self._refresher(apex, primaries)
         self._server.withdraw(apex)
         self._tasks.append(asyncio.create_task(self.zones[apex].run(self._limit)))

@@ -78,7 +78,7 @@ class Requests:
         return signed(reply) if isinstance(reply, Outcome) else later(reply)
 
     def resign(self, wire: bytes, reply: bytes, now: int) -> bytes:
-        """Return *reply*, signed with the key of the request *wire*, at *now* in seconds since 1970."""
+        """Return *reply*, signed with the TSIG key of the request *wire*; *now* is the time in seconds since 1970."""
         try:
             checked = tsig.verify(wire, self.access.keys, now)
         except TsigError as error:

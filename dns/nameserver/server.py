@@ -222,10 +222,10 @@ class Server:
             await asyncio.gather(self.reload(apex, changed_only=True), return_exceptions=True)
 
     async def add_zone(self, apex: Name, text: str, source: str) -> Zone:
-        """Serve a new primary zone from *text*, the content of the master file *source*; keep it in the state folder.
+        """Serve a new primary zone and store it in the state folder; *text* is the content of the master file *source*.
 
         Raises:
-            NameServerError: *text* is not a valid zone, the zone is already served, or it cannot be kept.
+            NameServerError: *text* is not a valid zone, the zone is already served, or the zone cannot be stored.
         """
 
         def make() -> Loaded:
@@ -243,10 +243,10 @@ class Server:
         return await self.publish(make)
 
     def add_secondary(self, apex: Name, like: Name) -> None:
-        """Follow a new secondary zone from the primaries of the secondary zone *like*.
+        """Serve a new secondary zone, transferred from the primaries of the secondary zone *like*.
 
         Raises:
-            NameServerError: *like* is not a secondary zone, the zone is already served, or it cannot be kept.
+            NameServerError: *like* is not a secondary zone, the new zone is already served, or it cannot be stored.
         """
         self._check_new(apex)
         if like not in self.secondaries.zones:

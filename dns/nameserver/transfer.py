@@ -1,8 +1,8 @@
 """Outgoing zone transfers: AXFR (RFC 5936) and IXFR (RFC 1995) as iterators of messages.
 
 Nothing here opens a socket; the consumer of the iterator decides when the next message is made. Since zones are
-immutable, changes during a transfer do not affect it. The messages of a whole zone are identical for every client,
-except for the header, and are stored in the zone.
+immutable, changes during a transfer do not affect it. The messages of an AXFR are identical for every client,
+except for the header, so they are cached in the `Zone` object.
 """
 
 import struct
@@ -18,7 +18,7 @@ from nameserver.zone import Zone, kind
 #: Target size of a message, in bytes: large enough that headers and signatures cost little, small enough to be encoded
 #: in about a millisecond.
 MESSAGE = 32_768
-#: Number of RRsets that are encoded together.
+#: Number of RRsets that are encoded at a time.
 GROUP = 256
 #: Compression pointer to the name in the question, the apex: every owner name is or ends with this pointer.
 _APEX = b"\xc0\x0c"
@@ -31,13 +31,13 @@ def whole(request: Request, zone: Zone) -> Iterator[bytes]:
 
 
 def encode(zone: Zone) -> None:
-    """Encode *zone* for transfers, which otherwise is a part of the first transfer."""
+    """Encode *zone* for transfers in advance; otherwise, its first transfer encodes it."""
     for _ in _encoded(zone):
         pass
 
 
 def _encoded(zone: Zone) -> Iterator[tuple[int, bytes]]:
-    """Yield the record count and the encoded records of each message of *zone*; finally, store them in the zone."""
+    """Yield the record count and encoded records of each AXFR message of *zone*; at the end, cache them in *zone*."""
     messages, parts, count, size = list[tuple[int, bytes]](), list[bytes](), 0, 0
     for group in _groups(zone):
         block = b"".join(group)
@@ -113,7 +113,7 @@ def _groups(zone: Zone) -> Iterator[list[bytes]]:
     yield [soa]
     rest, seen = iter(zone.rrsets.items()), False
     while part := list(islice(rest, GROUP)):
-        # One expression for all records with a name and type of their own: it takes most of the time of a transfer.
+        # One expression for all RRsets with a single record, because this step takes most of the time of a transfer.
         group = [question[:-least] + _APEX + question[-4:] + packed[1:] for question, packed in part if not packed[0]]
         if len(group) < len(part):
             group += [record for question, packed in part if packed[0] for record in _several(question, packed, least)]
@@ -125,7 +125,7 @@ def _groups(zone: Zone) -> Iterator[list[bytes]]:
 
 
 def _several(question: bytes, packed: bytes, least: int) -> Iterator[bytes]:
-    """Yield the records of an RRset with several; *least* is the length of the zone's name, type and class."""
+    """Yield the records of an RRset with several records; *least* is the size of the apex name, type and class."""
     head, at = question[:-least] + _APEX + question[-4:] + packed[1:5], 5
     while at < len(packed):
         end = at + 2 + int.from_bytes(packed[at : at + 2], "big")

@@ -22,7 +22,7 @@ _HEAD = struct.Struct("!?I")
 #: descendants; for more RRsets, checking the whole zone is cheaper.
 MAX_REVISED = 16
 
-#: Number of names that are sorted in one call, which takes a few milliseconds.
+#: Number of names that are sorted in one call; sorting that many takes a few milliseconds.
 SLICE = 2048
 
 
@@ -32,11 +32,11 @@ def kind(rdtype: int) -> bytes:
 
 
 def type_of(question: bytes) -> int:
-    """Return the record type in a question in wire form, or in its last four bytes."""
+    """Return the record type in a question in wire form; the last four bytes of the question are enough."""
     return int.from_bytes(question[-4:-2], "big")
 
 
-#: `_HEAD` followed by the length of the only RDATA.
+#: Start of a packed RRset with a single record: `_HEAD`, then the length of the RDATA.
 _SINGLE = struct.Struct("!?IH")
 #: A packed RRset without records.
 _NOTHING = _HEAD.pack(False, 0)
@@ -90,7 +90,7 @@ class Zone:
         self.cuts: set[bytes] = set()
         #: Owners of DNAME records.
         self.dnames: set[bytes] = set()
-        #: Messages of a transfer: number of records and encoded records of each; empty until `transfer.encode`.
+        #: Record count and encoded records of each AXFR message; empty until `transfer.encode` has been called.
         self.encoded: tuple[tuple[int, bytes], ...] = ()
         self._check()
         self._find_empty()
@@ -105,7 +105,7 @@ class Zone:
     def __iter__(self) -> Iterator[RRset]:
         """Yield every RRset, in canonical order of owner names.
 
-        The names are sorted in slices, because one call would keep other threads waiting while it sorts a large zone.
+        The names are sorted in slices, because a single call would block other threads while it sorts a large zone.
         """
         names = [Name(key) for key in {question[:-4] for question in self.rrsets}]
         slices = (sorted(names[at : at + SLICE], key=_order) for at in range(0, len(names), SLICE))

@@ -29,8 +29,8 @@ DEADLINE = 8.0
 #: Lifetime of a cached failure, in seconds (RFC 9520: at least 1 s). Caching failures prevents a flood of queries for a
 #: popular name whose servers are down.
 FAILURE_TTL = 1.0
-#: Time after which a client is sent an expired answer while name servers are still being queried, in seconds (RFC 8767
-#: section 5, the client response timer).
+#: Time in seconds after which a client gets an expired answer while name servers are still being queried: the client
+#: response timer (RFC 8767 section 5).
 STALE_AFTER = 1.8
 #: Number of resolutions stored for ``GET /admin/resolutions``.
 REMEMBERED = 512
@@ -41,7 +41,7 @@ MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
 #: answer is removed. The next query for the same question stores the answer again.
 MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
-#: Fields in the query log of answers that are sent without calling `Server.handle`.
+#: Query log fields of the answers that the listener sends without calling `Server.handle`.
 _AT_ONCE = {"took_ms": 0.0, "upstream": False}
 
 
@@ -248,7 +248,7 @@ class Server:
         return None if self.telemetry.faults.any_on else self._hot
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:
-        """Count and log a batch of answers that the listener sent by itself."""
+        """Count and log a batch of answers that the listener sent without calling `handle`."""
         self._finished["udp"] += len(questions)
         self.queries.add_batch(questions, clients)
 
@@ -311,7 +311,7 @@ class Server:
         if task is None:
             task = self._in_flight[key] = asyncio.create_task(self.resolve(*key))
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
-        # If a stale answer exists, wait only for a while; the resolution continues (RFC 8767 section 5).
+        # If a stale answer exists, wait at most STALE_AFTER seconds; the resolution continues (RFC 8767 section 5).
         patience = STALE_AFTER if self._stale(*key, self._now()) is not None else None
         done, _ = await asyncio.wait({task}, timeout=patience)
         outcome = task.result() if done else Failed("no server has answered yet", ExtendedError.STALE_ANSWER)

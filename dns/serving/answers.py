@@ -45,8 +45,8 @@ class Answers:
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
-        #: Prepared responses by query, as passed to `prepare`: `PREPARED`, lower-case question, sizes of query and
-        #: response.
+        #: Prepared responses. The key is the query as passed to `prepare`. Each value holds the memory areas of the
+        #: response (`PREPARED`), the question in lower case, and the sizes of the query and the response in bytes.
         self.prepared: dict[bytes, tuple[bytes, bytes, int, int]] = {}
         #: Queries in `prepared` by lower-case question, each with the header that the entry in `prepared` points to.
         self._spellings: dict[bytes, list[tuple[bytes, bytes]]] = {}

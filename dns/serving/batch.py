@@ -132,9 +132,9 @@ class Batch:
         self._questions = [[slice(at + 12, at + size) for size in range(SLOT + 1)] for at in self._bases]
         #: Functions, by batch size, that read the queries from the receive buffer, without IDs and padded with zeros.
         self._queries = [struct.Struct(f"2x{SLOT - 2}s" * count).unpack_from for count in range(BATCH + 1)]
-        #: Functions, by batch size, that read the clients' addresses.
+        #: Functions that read the clients' addresses, by batch size.
         self._clients = [struct.Struct("16s" * count).unpack_from for count in range(BATCH + 1)]
-        #: Functions, by number of memory areas per reply and by batch size, that read these areas from `_replies`.
+        #: Functions that read the memory areas of the replies from `_replies`, by areas per reply and by batch size.
         self._areas = {
             size: [struct.Struct(f"{16 * size}s{48 - 16 * size}x" * count).unpack_from for count in range(BATCH + 1)]
             for size in (2, 3)
@@ -178,7 +178,7 @@ class Batch:
             self._trust -= self._trust > 0
             return False
         areas, questions, lengths_known, sizes = zip(*found, strict=True)
-        if list(lengths_known) != lengths:  # zero bytes after a known query look like padding
+        if list(lengths_known) != lengths:  # the lookup cannot tell trailing zero bytes from padding
             return False
         self._trust = TRUST
         finished.answered(list(questions), self._names.view[: 16 * count].tobytes())
@@ -281,7 +281,7 @@ class Batch:
         return self._control.view[CONTROL * i + 16 : CONTROL * i + 28].tobytes() if self._wildcard else b""
 
     def _keys(self, count: int) -> Sequence[bytes]:
-        """Return the client of each query of a batch, on a wildcard socket also the address that it has asked."""
+        """Return the client address of each query of a batch, on a wildcard socket with the destination address."""
         keys: tuple[bytes, ...] = self._clients[count](self._names.view)
         if not self._wildcard:
             return keys

@@ -78,7 +78,7 @@ class Policy:
         """
         self.settings, self._telemetry, self._flags, self._now = settings, telemetry, flags, now
         self._limit = RateLimit(settings.rate, settings.slip) if settings.rate else None
-        #: ``resign(query, reply)`` signs a truncated reply to a query signed with TSIG; None: there are no keys.
+        #: ``resign(query, reply)`` signs a truncated reply to a query that is signed with TSIG; None without TSIG keys.
         self.resign: Callable[[bytes, bytes], bytes] | None = None
         self._texts = dict.fromkeys(_IDENTITY, settings.identity) | dict.fromkeys(_VERSION, settings.version)
         self._count = telemetry.metrics.counter(

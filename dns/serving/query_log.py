@@ -13,7 +13,7 @@ from telemetry import AdminError, Request
 #: Number of queries kept for ``GET /admin/queries``, about as many as an experiment sends in a few seconds.
 SIZE = 2000
 NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
-#: Log entry for one query: time, transport, rcode, query bytes, client address, further fields.
+#: Log entry of one query: time, transport, rcode, query bytes, client address, further fields.
 _Single = tuple[float, str, int, bytes, str, Mapping[str, Any]]
 #: Log entry for a batch of queries: time, lower-case questions, clients as consecutive struct sockaddr_in.
 _Batch = tuple[float, list[bytes], bytes]
@@ -32,7 +32,7 @@ class QueryLog:
     """The most recent queries: at least the last *size*, more when the oldest entry is a batch."""
 
     def __init__(self, size: int = SIZE, batch: Mapping[str, Any] = NO_FIELDS) -> None:
-        """Create an empty log; *batch* are further fields of each query that is recorded with `add_batch`."""
+        """Create an empty log; *batch* contains further fields of every query that is recorded with `add_batch`."""
         self._size, self._count, self._fields = size, 0, batch
         #: Number of the next query, counted from the start of the process.
         self.next = 0
@@ -76,10 +76,10 @@ class QueryLog:
         return found, at, missed
 
     def page(self, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
-        """Answer ``GET /admin/queries``: the latest queries; with ``after``, those from a number on, oldest first.
+        """Answer ``GET /admin/queries`` with the latest queries, or those from number ``after`` on, oldest first.
 
         Raises:
-            AdminError: 400, a parameter is not a number.
+            AdminError: a parameter is not a number (400).
         """
         numbers = {"limit": "100", "after": "0"} | request.query
         if not all(numbers[each].isascii() and numbers[each].isdigit() for each in ("limit", "after")):

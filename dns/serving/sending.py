@@ -1,7 +1,7 @@
-"""Send the responses of one batch: one `sendmmsg`, and one message for several responses to one client.
+"""Send a batch of responses with one `sendmmsg`, combining several responses to the same client into one message.
 
-If many queries of a batch come from the same socket, as they do from a resolver or load balancer under load, their
-responses leave as a few large messages, which the kernel cuts into datagrams as late as possible (UDP_SEGMENT, udp(7)).
+If many queries of a batch come from the same socket, for example that of a resolver or load balancer, their responses
+are sent as a few large messages, which the kernel splits into datagrams as late as possible (UDP_SEGMENT, udp(7)).
 All datagrams of a message have the same size, except for the last, which may be shorter. Clients see no difference.
 """
 
@@ -22,9 +22,9 @@ UDP_SEGMENT = 103
 #: Minimum number of responses in a batch, and minimum mean number of responses per client, for which UDP_SEGMENT is
 #: used. With fewer, grouping costs more time than the kernel saves.
 MIN_BATCH, MIN_PER_CLIENT = 8, 2
-#: Size of a struct mmsghdr, and of the memory areas of one response, in bytes.
+#: Size of a struct mmsghdr, and size of the iovec array of one response, in bytes.
 _HEADER, _AREAS = 64, 64
-#: Types of the control messages that contain the local address of a datagram (ip(7), ipv6(7)).
+#: Types of the control messages that contain the local address of a datagram (ip(7) and ipv6(7)).
 IP_PKTINFO, IPV6_PKTINFO = 8, 50
 #: Size of one control message with struct in_pktinfo (ip(7)), in bytes.
 CONTROL = 32
@@ -45,7 +45,7 @@ class Sender:
     """The sending side of one socket."""
 
     def __init__(self, sock: socket.socket, batch: int, *, wildcard: bool) -> None:
-        """Allocate memory for *batch* responses; *wildcard* means that `grouped` gets source addresses."""
+        """Allocate memory for *batch* responses; if *wildcard*, the keys of `grouped` contain source addresses."""
         self._fd = sock.fileno()
         #: Number of responses that the socket did not accept.
         self.dropped = 0
@@ -61,11 +61,11 @@ class Sender:
             fields[8 * i : 8 * i + 6] = array("Q", [self._names.address + 16 * i, 16, 0, 0, control, 0])
         self._headers_at = headers.address
         self._areas_at, self._areas_counts, self._control_sizes = fields[2::8], fields[3::8], fields[5::8]
-        #: Whether this kernel has UDP_SEGMENT; without it, the kernel would ignore the control message.
+        #: Whether the kernel supports UDP_SEGMENT; a kernel that does not support it ignores the control message.
         self.segments = _supports_segments(sock)
 
     def each(self, at: int, count: int, silent: Sequence[int] = ()) -> None:
-        """Send *count* messages, whose headers are at the address *at*, except for those at the indexes *silent*."""
+        """Send the *count* messages whose headers start at the address *at*, except those at the indexes *silent*."""
         start = 0
         for end in (*silent, count):
             while start < end:
@@ -75,7 +75,7 @@ class Sender:
             start = end + 1
 
     def gains(self, keys: Sequence[bytes]) -> bool:
-        """Return whether `grouped` saves time for responses with these *keys*."""
+        """Return whether `grouped` is faster than `each` for responses with these *keys*."""
         return self.segments and len(keys) >= MIN_BATCH and MIN_PER_CLIENT * len(set(keys)) <= len(keys)
 
     def grouped(self, keys: Sequence[bytes], sizes: Sequence[int], areas: Sequence[bytes]) -> bool:
@@ -96,7 +96,7 @@ class Sender:
             failed = self._transmit([*clients], [sizes[0]] * len(clients), [*clients.values()], segment=True)
         else:
             failed = self._transmit(*_by_size(keys, sizes, areas), segment=True)
-        if failed:  # for example a route with a small MTU, or a network device that cannot compute checksums
+        if failed:  # for example, the route has a small MTU, or the network device cannot compute checksums
             self.segments = ctypes.get_errno() != errno.EIO
             rest = [(key, size, [area]) for key, size, row in failed for area in row]
             self.dropped += len(self._transmit(*zip(*rest, strict=True), segment=False))
@@ -105,7 +105,7 @@ class Sender:
     def _transmit(
         self, keys: Sequence[bytes], sizes: Sequence[int], rows: Sequence[list[bytes]], *, segment: bool
     ) -> list[tuple[bytes, int, list[bytes]]]:
-        """Send messages, each a *row* of memory areas to one client; return those that the socket did not accept."""
+        """Send one message per element of *rows*, a list of memory areas; return those that the socket rejected."""
         vectors, controls, names = list(map(b"".join, rows)), list(map(_segment, sizes)), keys
         if self._source:
             names, controls = (
@@ -128,7 +128,7 @@ class Sender:
         return failed
 
     def _push(self, at: int, count: int) -> int:
-        """Send up to *count* messages; return how many the kernel has taken, 0 if it has rejected the first one."""
+        """Send up to *count* messages; return how many the kernel accepted, 0 if it rejected the first one."""
         while (sent := int(self._sendmmsg(self._fd, at, count, socket.MSG_DONTWAIT))) < 0:
             if ctypes.get_errno() != errno.EINTR:
                 return 0
@@ -138,7 +138,7 @@ class Sender:
 def _by_size(
     keys: Sequence[bytes], sizes: Sequence[int], areas: Sequence[bytes]
 ) -> tuple[Sequence[bytes], Sequence[int], Sequence[list[bytes]]]:
-    """Group responses of different sizes into messages; in each, only the last datagram may be shorter."""
+    """Group responses of different sizes into messages in which only the last datagram is shorter than the others."""
     clients: dict[bytes, list[int]] = defaultdict(list)
     for i in sorted(range(len(keys)), key=sizes.__getitem__, reverse=True):
         clients[keys[i]].append(i)
@@ -156,22 +156,22 @@ def _by_size(
     return keys, sizes, rows
 
 
-@functools.cache  # a control message of 24 bytes for each of at most 1,232 sizes
+@functools.cache  # at most 1,232 different sizes; each control message has 24 bytes
 def _segment(size: int) -> bytes:
-    """Return the control message that makes the kernel cut a message into datagrams of *size* bytes."""
+    """Return the control message that makes the kernel split a message into datagrams of *size* bytes."""
     return _SEGMENT.pack(18, socket.IPPROTO_UDP, UDP_SEGMENT, size)
 
 
 def _supports_segments(sock: socket.socket) -> bool:
     try:
         sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
-    except OSError:  # before Linux 4.18
+    except OSError:  # UDP_SEGMENT exists since Linux 4.18
         return False
     return True
 
 
 def send_later(sock: socket.socket, reply: bytes | bytearray, client: tuple[str, int], local: bytes) -> None:
-    """Send one reply, from the source address in *local* unless it is empty; raise `OSError` on failure."""
+    """Send one reply; its source address is the one in *local*, unless *local* is empty. Raise `OSError` on failure."""
     if local:
         ipv4 = sock.family == socket.AF_INET
         kind = (socket.IPPROTO_IP, IP_PKTINFO) if ipv4 else (socket.IPPROTO_IPV6, IPV6_PKTINFO)

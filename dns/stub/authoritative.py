@@ -1,4 +1,4 @@
-"""Query the authoritative name servers of a name directly, so that no resolver's cache can give an old answer."""
+"""Query the authoritative name servers of a name directly, so that no resolver can return an outdated cached answer."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from stub.errors import NoAddress, NoSuchName, StubError
 from stub.message import Answer
 from stub.resolve import DNS_PORT, AsyncStub
 
-#: Maximum number of CNAMEs followed from one name to the next.
+#: Maximum length of a CNAME chain.
 MAX_ALIASES = 8
 #: Time-out of a query to a name server, in seconds, and the number of attempts.
 TIMEOUT, ATTEMPTS = 1.0, 2
@@ -15,13 +15,13 @@ TIMEOUT, ATTEMPTS = 1.0, 2
 async def ask_name_servers(
     stub: AsyncStub, name: str, rdtype: str, port: int = DNS_PORT
 ) -> dict[str, Answer | StubError]:
-    """Ask each name server of the zone that contains *name* for its records of type *rdtype*.
+    """Query each name server of the zone that contains *name* for the records of type *rdtype* at *name*.
 
     Args:
-        stub: finds aliases (CNAME) of the name, the zone's name servers and their addresses.
-        name: domain name; an alias is followed, also into another zone.
+        stub: resolver used to find CNAME records, the zone's name servers, and their addresses.
+        name: domain name; if it has a CNAME record, the target is queried, even in another zone.
         rdtype: record type, for example ``TXT``.
-        port: UDP and TCP port of the name servers; only tests use another port than 53.
+        port: UDP and TCP port of the name servers; only tests use a port other than 53.
 
     Returns:
         The answer or the error of each name server, by its IPv4 address.
@@ -50,13 +50,13 @@ async def zone_of(stub: AsyncStub, name: str) -> tuple[str, tuple[str, ...]]:
             answer = await stub.resolve(zone, "NS")
         except (NoSuchName, NoAddress):
             continue
-        if answer.canonical_name.rstrip(".").lower() == zone:  # otherwise *zone* is an alias of another name
+        if answer.canonical_name.rstrip(".").lower() == zone:  # otherwise *zone* has a CNAME record
             return zone, answer.rdata
     raise NoSuchName(name, "NS", f"{name}: no zone contains it")
 
 
 async def _target(stub: AsyncStub, name: str) -> str:
-    """Return the name at the end of a chain of CNAME records; raise `StubError` if the chain is too long."""
+    """Return the last name of the CNAME chain that starts at *name*; raise `StubError` if the chain is too long."""
     for _ in range(MAX_ALIASES):
         stub.flush(name)
         try:

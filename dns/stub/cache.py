@@ -17,7 +17,7 @@ class Cache:
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()
-        #: Types of all entries so far.
+        #: Record types of all entries that have ever been added.
         self._types: set[str] = set()
         self._max = max_entries
         self.hits = self.misses = 0

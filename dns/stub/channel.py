@@ -80,8 +80,8 @@ class Channel:
         """Process received bytes; return the replies to pending queries by ID.
 
         Raises:
-            ssl.SSLError: TLS failed, for example because the server's certificate is not valid.
-            ConnectionError: the server has ended the connection.
+            ssl.SSLError: TLS failed, for example because the server's certificate is invalid.
+            ConnectionError: the server closed the connection.
             ProtocolError: the server violates the protocol or refuses the request.
         """
         if self._tls is None:
@@ -91,14 +91,14 @@ class Channel:
         return self._replies()
 
     def _protocol(self, chosen: str | None) -> None:
-        """Check the application protocol that the server has chosen (ALPN); None if it has not chosen one.
+        """Check *chosen*, the application protocol that the server selected (ALPN); None if it selected none.
 
         Raises:
             ProtocolError: the server does not speak the protocol of this channel.
         """
 
     def _replies(self) -> dict[int, bytes]:
-        """Return the replies in the received bytes."""
+        """Return the complete replies in the bytes received so far, by query ID."""
         replies = {}
         while len(self._in) >= 2 and len(self._in) >= 2 + (size := int.from_bytes(self._in[:2], "big")):
             reply = bytes(self._in[2 : 2 + size])

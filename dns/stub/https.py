@@ -1,4 +1,4 @@
-"""Queries on one connection over HTTPS (RFC 8484): HTTP/2 requests, answered in any order; sans-IO."""
+"""DNS queries over HTTPS (RFC 8484) as requests on one HTTP/2 connection, answered in any order (sans-IO)."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,19 +13,19 @@ from stub.errors import MalformedReplyError, ProtocolError
 from stub.message import parse
 from stub.transport import HTTP2, Transport
 
-#: Path of the resource, and media type of queries and replies.
+#: Path of every request, and media type of queries and replies.
 PATH, MEDIA_TYPE = "/dns-query", "application/dns-message"
-#: Maximum size of a reply in bytes: that of a DNS message.
+#: Maximum size of a reply in bytes, which is the maximum size of a DNS message.
 MAX_REPLY = 65_535
 
 
-#: Maximum number of concurrent requests on a connection; servers should allow as many (RFC 9113 section 6.5.2).
+#: Maximum number of concurrent requests on a connection; servers should allow at least 100 (RFC 9113 section 6.5.2).
 MAX_STREAMS = 100
 
 
 @dataclass(slots=True)
 class _Request:
-    """A request, and as much of its response as has been received."""
+    """A request, and the part of its response that has been received."""
 
     ident: int
     query: bytes
@@ -42,19 +42,20 @@ class HttpsChannel(Channel):
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self._h2.initiate_connection()
         self._next = 0
-        #: Requests that wait for a stream, and requests without a complete response by stream.
+        #: Requests that wait until the server allows another stream.
         self._waiting: deque[_Request] = deque()
+        #: Requests that have been sent but not completely answered, by stream ID.
         self._requests: dict[int, _Request] = {}
 
     def submit(self, wire: bytes) -> int:
-        """Queue a query, with ID 0 (RFC 8484 section 4.1); return the number that identifies its reply."""
+        """Queue a query, replacing its ID by 0 (RFC 8484 section 4.1); return the number that identifies its reply."""
         self._next += 1
         self._waiting.append(_Request(self._next, bytes(2) + wire[2:]))
         self._start()
         return self._next
 
     def withdraw(self, ident: int) -> None:
-        """Stop waiting for a reply; if it still arrives, it is discarded."""
+        """Stop waiting for the reply *ident*; the reply is discarded if it still arrives."""
         self._waiting = deque(each for each in self._waiting if each.ident != ident)
 
     def _start(self) -> None:

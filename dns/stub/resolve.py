@@ -61,7 +61,7 @@ class _Base:
             timeout: seconds to wait for each query, including the handshakes of a new connection.
             attempts: number of rounds over all servers.
             clock: monotonic clock for TTLs; None uses the system clock.
-            transport: how to reach the servers: `UDP`, `TCP`, `strict` or `opportunistic` TLS, or `https`.
+            transport: how to reach the servers: `UDP`, `TCP`, or the result of `strict`, `opportunistic` or `https`.
         """
         self.servers = list(servers) if servers is not None else system_servers()
         self.timeout, self.attempts, self.transport = timeout, attempts, transport

@@ -50,9 +50,9 @@ def strict(name: str, trust: Path | None = None, *, pads: bool = True) -> Transp
 
 
 def https(name: str, trust: Path | None = None, *, pads: bool = True) -> Transport:
-    """Return DNS over HTTPS (RFC 8484), with queries to ``https://NAME/dns-query``.
+    """Return a transport for DNS over HTTPS (RFC 8484) that sends queries to ``https://NAME/dns-query``.
 
-    Arguments, errors and authentication are those of `strict`.
+    The arguments, errors and authentication are the same as for `strict`.
     """
     context = ssl.create_default_context(cafile=trust)
     context.set_alpn_protocols([HTTP2])

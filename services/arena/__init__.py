@@ -1,6 +1,6 @@
-"""Game arena: sends snapshots of its state at a fixed rate, over UDP, over TCP, or over TCP with only the newest.
+"""Game arena that sends snapshots at a fixed rate over UDP or TCP; over TCP, it can skip outdated snapshots.
 
-`messages` is the sans-IO core; `server` moves its messages over sockets.  There is no game: a snapshot consists of its
+`messages` is the sans-IO core; `server` sends and receives the messages.  There is no game: a snapshot consists of its
 number, the time at which it was sent, and padding.
 """
 

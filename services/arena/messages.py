@@ -1,8 +1,8 @@
-"""Messages between a player and the arena, and the cookies that prove a player's address.
+"""Messages between a player and the arena, and the cookies with which the arena verifies a player's address.
 
 Over UDP, each datagram is one message.  A player first asks for a cookie and then joins with it, as in DTLS (RFC 6347
-section 4.2.1), because a server that streams to an unproven address would amplify attacks.  Over TCP, the player sends
-one `Join`, and each snapshot is preceded by its length in two bytes.
+section 4.2.1), because a server that streams to an unverified address would amplify attacks.  Over TCP, the player
+sends one `Join`, and each snapshot is preceded by its length in two bytes.
 
 Nothing here opens a socket or reads a clock.
 """
@@ -16,25 +16,25 @@ from enum import IntEnum
 MAGIC = b"FBA1"
 #: Size of a request for a cookie in bytes.  The response is shorter, so that the arena does not amplify.
 HELLO = 64
-#: Bytes of a cookie.
+#: Size of a cookie in bytes.
 COOKIE = 16
-#: Seconds for which a cookie is valid, at least; at most twice as long.
+#: Minimum time in seconds for which a cookie is valid; the maximum is twice as long.
 COOKIE_LIFE = 30.0
-#: Bounds of a `Join`: snapshots per second, bytes per snapshot, seconds.
+#: Bounds for a `Join`: snapshots per second, bytes per snapshot, and duration in seconds.
 RATES, SIZES, DURATIONS = (1.0, 120.0), (20, 1200), (0.1, 120.0)
 _KIND = struct.Struct("!4sB")
 _JOIN = struct.Struct("!4sB16sBddH")
 _SNAPSHOT = struct.Struct("!4sBIQ")
-#: Length of a message over TCP.
+#: Format of the length prefix of each message over TCP.
 LENGTH = struct.Struct("!H")
 
 
 class ArenaError(Exception):
-    """A message is malformed, out of bounds, or has no valid cookie; the message says what was expected."""
+    """A message is malformed, has a value out of bounds, or lacks a valid cookie; the text says what was expected."""
 
 
 class Kind(IntEnum):
-    """Kind of a message, its fifth byte."""
+    """Kind of a message, encoded in its fifth byte."""
 
     HELLO = 1
     COOKIE = 2
@@ -44,11 +44,11 @@ class Kind(IntEnum):
 
 
 class Mode(IntEnum):
-    """Snapshots that the arena sends over TCP."""
+    """Which snapshots the arena sends over TCP."""
 
     #: Every snapshot.
     EVERY = 0
-    #: None while earlier data has not left the socket's send buffer.
+    #: Only the newest: a snapshot is skipped while the socket's send buffer still contains unsent data.
     NEWEST = 1
 
 
@@ -58,9 +58,9 @@ class Join:
 
     #: Snapshots per second.
     rate: float
-    #: Bytes of one snapshot.
+    #: Size of a snapshot in bytes.
     size: int
-    #: Seconds until the snapshots end.
+    #: Duration of the session in seconds.
     duration: float
     mode: Mode = Mode.EVERY
     cookie: bytes = bytes(COOKIE)
@@ -74,7 +74,7 @@ class Join:
         """Parse a message.
 
         Raises:
-            ArenaError: it is not a `Join`, or a value is out of bounds.
+            ArenaError: *data* is not a `Join`, or a value is out of bounds.
         """
         if len(data) != _JOIN.size or kind_of(data) is not Kind.JOIN:
             raise ArenaError(f"expected a join of {_JOIN.size} bytes, got {len(data)} bytes")
@@ -84,7 +84,7 @@ class Join:
             ("size", size, SIZES),
             ("duration", duration, DURATIONS),
         ):
-            if not low <= value <= high:  # NaN fails every comparison, so this also rejects NaN
+            if not low <= value <= high:  # also rejects NaN, because every comparison with NaN is false
                 raise ArenaError(f"expected a {name} from {low:g} to {high:g}, got {value:g}")
         if mode not in set(Mode):
             raise ArenaError(f"expected a mode of {', '.join(map(str, Mode))}, got {mode}")
@@ -98,7 +98,7 @@ JOIN_SIZE = _JOIN.size
 class Snapshot:
     """The state of the game at one moment."""
 
-    #: Counts from 0 in each session.
+    #: Sequence number, counted from 0 in each session.
     number: int
     #: Time of sending on the machine's monotonic clock, in nanoseconds.
     sent_ns: int
@@ -117,7 +117,7 @@ class Snapshot:
 
 
 def kind_of(data: bytes) -> Kind:
-    """Return the kind of a message; raise `ArenaError` if it is not one of the arena's."""
+    """Return the kind of a message; raise `ArenaError` if *data* is not a message of the arena protocol."""
     if len(data) >= _KIND.size and data.startswith(MAGIC) and data[4] in set(Kind):
         return Kind(data[4])
     raise ArenaError(f"expected a message that begins with {MAGIC.decode()}, got {data[:8].hex(' ') or 'nothing'}")
@@ -129,17 +129,17 @@ def hello() -> bytes:
 
 
 def leave() -> bytes:
-    """Return a player's request to end the snapshots."""
+    """Return a player's request to end the session."""
     return _KIND.pack(MAGIC, Kind.LEAVE)
 
 
 def cookie_message(cookie: bytes) -> bytes:
-    """Return the arena's answer to `hello`."""
+    """Return the arena's answer to `hello`, which contains *cookie*."""
     return _KIND.pack(MAGIC, Kind.COOKIE) + cookie
 
 
 def cookie_of(data: bytes) -> bytes:
-    """Return the cookie in the arena's answer; raise `ArenaError` if *data* is not that answer."""
+    """Return the cookie in *data*, the arena's answer to `hello`; raise `ArenaError` if *data* is another message."""
     if len(data) != _KIND.size + COOKIE or kind_of(data) is not Kind.COOKIE:
         raise ArenaError(f"expected a cookie of {COOKIE} bytes, got {len(data)} bytes")
     return data[_KIND.size :]
@@ -156,7 +156,7 @@ class Cookies:
         return self._cookie(address, int(now / COOKIE_LIFE))
 
     def check(self, address: tuple[str, int], cookie: bytes, now: float) -> bool:
-        """Return whether *cookie* was made for *address* in this period or the one before."""
+        """Return whether *cookie* was made for *address* in the current or previous period of `COOKIE_LIFE` seconds."""
         period = int(now / COOKIE_LIFE)
         return any(hmac.compare_digest(cookie, self._cookie(address, p)) for p in (period, period - 1))
 

@@ -14,11 +14,11 @@ from arena.messages import ArenaError, Join, Kind, Mode, Snapshot
 from telemetry import log
 from telemetry.metrics import Metrics
 
-#: Sessions at the same time, over both protocols.
+#: Maximum number of concurrent sessions, over UDP and TCP together.
 MAX_SESSIONS = 128
-#: Bytes of snapshots that wait for a slow player outside the kernel; above it, the connection is aborted.
+#: Maximum number of bytes queued in this process for a slow player; with more, the connection is aborted.
 MAX_BACKLOG = 1 << 20
-#: Seconds that a TCP connection has to send its `Join`.
+#: Time in seconds within which a player must send a `Join` on a new TCP connection.
 JOIN_TIMEOUT = 5.0
 #: ioctl that returns the bytes in a socket's send buffer that have not been sent yet (linux/sockios.h, SIOCOUTQNSD).
 _SIOCOUTQNSD = 0x894B
@@ -27,12 +27,12 @@ logger = log.get("arena")
 
 
 class Session:
-    """Sends the snapshots of one player until the requested time is over.
+    """Sends snapshots to one player until the requested duration has passed.
 
     Args:
-        join: what the player requested.
+        join: the player's request.
         send: sends one snapshot.
-        clogged: returns whether earlier snapshots have not been sent yet; such snapshots are skipped.
+        clogged: returns whether earlier snapshots are still unsent; if so, the next snapshot is skipped.
         ended: called once, when the session ends.
     """
 
@@ -48,7 +48,7 @@ class Session:
         self._tick()
 
     def end(self) -> None:
-        """End the session; does nothing if it has ended."""
+        """End the session; do nothing if it has already ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -82,7 +82,7 @@ class Arena:
     def join(
         self, key: object, protocol: str, join: Join, send: Callable[[bytes], None], clogged: Callable[[], bool]
     ) -> bool:
-        """Start the session of the player *key*, in place of an earlier one; return False if there are too many."""
+        """Start a session for the player *key*, replacing an earlier one; return False at `MAX_SESSIONS` sessions."""
         self.leave(key)
         if len(self._sessions) >= MAX_SESSIONS:
             self.refuse("full")
@@ -120,11 +120,11 @@ class Datagrams(asyncio.DatagramProtocol):
         self._arena = arena
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport, on which answers are sent."""
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        """Answer one message; malformed ones and those without a valid cookie get no answer."""
+        """Answer one message, unless it is malformed or lacks a valid cookie."""
         now = time.monotonic()
         try:
             kind = messages.kind_of(data)
@@ -143,7 +143,7 @@ class Datagrams(asyncio.DatagramProtocol):
             self._arena.refuse("message")
 
     def error_received(self, error: Exception) -> None:
-        """Ignore ICMP errors: a player that is gone stays until its session ends."""
+        """Ignore ICMP errors; the session of a player that is unreachable continues until its requested end."""
 
 
 class Streams(asyncio.Protocol):
@@ -153,14 +153,14 @@ class Streams(asyncio.Protocol):
         self._arena, self._received = arena, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Turn off Nagle's algorithm, and wait for the `Join`."""
+        """Disable Nagle's algorithm, and wait for the `Join`."""
         self._transport = cast("asyncio.Transport", transport)
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._timer = asyncio.get_running_loop().call_later(JOIN_TIMEOUT, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Start the session with the first `Join`; ignore whatever follows it."""
+        """Start the session when the first `Join` is complete; ignore all data after it."""
         if len(self._received) >= messages.JOIN_SIZE:
             return
         self._received += data
@@ -184,7 +184,7 @@ class Streams(asyncio.Protocol):
 
     def _send(self, snapshot: bytes) -> None:
         if self._transport.get_write_buffer_size() > MAX_BACKLOG:
-            self._transport.abort()  # the player does not read
+            self._transport.abort()  # the player reads too slowly
         self._transport.write(messages.LENGTH.pack(len(snapshot)) + snapshot)
 
     def _unsent(self) -> bool:

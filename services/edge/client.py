@@ -76,7 +76,7 @@ class Client(asyncio.Protocol):
     suffix = b""
     #: TLS version and whether the session was resumed; None without TLS.
     session: tuple[str, bool] | None = None
-    #: Serial number of the client's certificate; 0 without one.
+    #: Serial number of the client's certificate; 0 without a certificate.
     certificate = 0
     #: Object that handles the TLS handshake or PROXY header in progress; None at any other time.
     handshake: Handshake | None = None

@@ -11,11 +11,11 @@ _NAME = re.compile(r"[A-Za-z0-9.*_-]{1,253}")
 def describe(
     transport: asyncio.BaseTransport, address: str, scheme: str, *, mutual: bool
 ) -> tuple[bytes, tuple[str, bool] | None, int]:
-    """Return a description of a connection.
+    """Return the header lines, the TLS state and the client certificate's serial number of a connection.
 
     Returns:
-        The header lines for origins; TLS version and whether the session was resumed, or None without TLS; the serial
-        number of the client's certificate, or 0 if the listener is not *mutual*.
+        A tuple: the header lines sent to origins; the TLS version and whether the session was resumed, or None without
+        TLS; and the serial number of the client's certificate, or 0 if the listener is not *mutual*.
     """
     suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
     tls = transport.get_extra_info("ssl_object")

@@ -354,7 +354,7 @@ class Exchange:
         self._client.body(data)
 
     def revoked(self, serials: Container[int]) -> None:
-        """End a tunnel if the certificate of the client or of the origin is in *serials*."""
+        """Close the tunnel, if there is one, if *serials* contains the certificate of the client or of the origin."""
         upstream = self._upstream
         if self._tunnel and upstream and (self._client.certificate in serials or upstream.certificate in serials):
             upstream.abort()

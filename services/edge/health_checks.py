@@ -21,7 +21,7 @@ class Report(Protocol):
     """Callback for the result of a health check."""
 
     def __call__(self, reason: str, /, *, timed_out: bool) -> None:
-        """Handle a result: *reason* says why the check failed, and is empty if the check passed."""
+        """Handle a result: *reason* is why the check failed, or an empty string if the check passed."""
 
 
 class HealthChecker:
@@ -53,7 +53,7 @@ class HealthChecker:
             self._upstream = None
 
     async def _ask(self) -> tuple[str, bool]:
-        """Send one request; return the reason for a failure, or an empty string, and whether it is a time-out."""
+        """Send one request; return the reason for a failure (empty on success), and whether it was a time-out."""
         check = self._check
         try:
             async with asyncio.timeout(check.timeout):

@@ -82,7 +82,7 @@ class Http2Client(asyncio.Protocol):
         self.transport: Any = None
         self.paused = False
         self.deadline = client.deadline
-        # Response fields are lower-case and valid, since `edge.heads` has parsed them, so h2 need not check them again.
+        # `edge.heads` has already validated the response fields and made them lower-case; h2 need not check them again.
         self.h2 = H2Connection(
             H2Configuration(
                 client_side=False,

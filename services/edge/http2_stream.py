@@ -19,7 +19,7 @@ from edge.upstream import HIGH_WATER
 
 #: Response fields that are connection-specific in HTTP/1.1 and forbidden in HTTP/2 (RFC 9113 section 8.2.2).
 _HTTP_1_ONLY = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection"})
-#: Response fields whose values do not repeat; in the HPACK table, they would only displace other fields.
+#: Response fields whose values never repeat; in the HPACK table, they would only evict other fields.
 _NOT_INDEXED = frozenset({b"server-timing"})
 
 
@@ -32,7 +32,7 @@ class Connection(Protocol):
     listener: str
     address: str
     suffix: bytes
-    #: Serial number of the client's certificate; 0 without one.
+    #: Serial number of the client's certificate; 0 without a certificate.
     certificate: int
     #: Header fields that are added to every response.
     more: bytes

@@ -23,7 +23,7 @@ class Downstream(Protocol):
     pooled: bool
     #: Whether the client's X-Forwarded-For is discarded.
     distrusted: bool
-    #: Serial number of the client's certificate; 0 without one.
+    #: Serial number of the client's certificate; 0 without a certificate.
     certificate: int
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:

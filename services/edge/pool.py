@@ -5,10 +5,10 @@
           ├─ Wait     every connection is busy: the request is queued (FIFO); `next_waiter` returns it when it can run
           └─ Refuse   the queue is full, or no target responds
 
-A target that fails several times in a row is ejected for a cooldown. After it a single request probes the target; the
-target receives other requests only after the probe has succeeded. If all targets are ejected, requests still go to
-those that fail quickly; if all of them time out, requests are refused, so that clients need not wait for a time-out.
-Time is an argument, in seconds.
+A target that fails several times in a row is ejected for a cooldown. After the cooldown, a single request probes the
+target; the target receives other requests only after the probe has succeeded. If all targets are ejected, requests
+still go to those that fail quickly; if all of them time out, requests are refused, so that clients need not wait for a
+time-out. Time is an argument, in seconds.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from edge.targets import Target
 #: handshake, but without this bound the other targets would starve.
 LEAD = 8
 #: Time in seconds for which idle connections beyond `Limits.idle` are kept. Closing them immediately would make each
-#: burst of requests open new connections: with 64 simultaneous requests, every fourth request waited for one.
+#: burst of requests open new connections: with 64 concurrent requests, every fourth waited for a new connection.
 SURPLUS_S = 1.0
 
 
@@ -57,7 +57,7 @@ class Outcome(Enum):
     OK = "ok"
     #: The connection could not be opened, or it was closed before a response began.
     FAILED = "failed"
-    #: As `FAILED`, but the failure was noticed only after a time-out.
+    #: Like `FAILED`, but the failure was detected only by a time-out.
     TIMED_OUT = "timed out"
     #: The client disconnected or stalled before the target responded; this does not affect the target's health.
     UNKNOWN = "unknown"
@@ -192,7 +192,7 @@ class Pool:
         return self._queue.pop(waiter, None) is not None
 
     def next_waiter(self, now: float) -> tuple[Any, Use | Open | Refuse] | None:
-        """Remove the first queued request that need not wait any longer; return it with its action, or None."""
+        """Remove and return the first queued request that can proceed, with its action; None if all must wait."""
         for waiter, wish in self._queue.items():
             decision = self._choose(now, wish.avoid, fresh=wish.fresh)
             if decision is not None:
@@ -268,7 +268,7 @@ class Pool:
         for state in self._states.values():
             surplus = len(state.idle) - self.limits.idle
             kept = [
-                each for place, each in enumerate(state.idle)  # the first one has been idle the longest
+                each for place, each in enumerate(state.idle)  # the first connection has been idle the longest
                 if self._usable(state, each, now) and (place >= surplus or now - each.idle_since < SURPLUS_S)
             ]  # fmt: skip
             if len(kept) < len(state.idle):
@@ -311,10 +311,10 @@ class Pool:
         ]
 
     def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | Refuse | None:
-        """Choose the least busy target with room, relative to its weight; equally busy targets take turns.
+        """Choose the least busy target, relative to its weight, that has capacity; equally busy targets take turns.
 
         Ejected targets are used only if all targets are ejected, and targets in *avoid* only if there is no other.
-        Return None if the request must wait, and `Refuse` if it would only wait for another time-out.
+        Return None if the request must wait, and `Refuse` if the request would only run into another time-out.
         """
         states = self._list if not avoid else [s for s in self._list if s.target not in avoid] or self._list
         admitted = (

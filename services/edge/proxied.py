@@ -58,7 +58,7 @@ class ProxiedConnection(asyncio.Protocol):
         self.fail("closed_by_client")
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - required by asyncio.Protocol
         """Unregister the client, and report a connection that was reset before the header was complete."""
         if not self._aborted:
             self._on_failure("reset_by_client")

@@ -77,8 +77,8 @@ class Proxy:
             telemetry: metrics, fault switches and the admin port.
             settings: routes, time-outs and client limits.
             stub: resolves the origins' names.
-            client_context: returns the TLS context for connections to origins; the context is a new one after each
-                certificate renewal.
+            client_context: returns the TLS context for connections to origins; each certificate renewal creates a new
+                context.
             challenge: returns the response to an http-01 token, or None if the token is unknown.
             admission: limits the number of client connections; None creates one from `settings`.
             shared: whether other processes listen on the same ports (SO_REUSEPORT).
@@ -241,9 +241,9 @@ class Proxy:
             self._restarting = asyncio.get_running_loop().create_task(self._restart(reload.down_s))
 
     def revocations_changed(self) -> None:
-        """Apply new revocations to open connections: drain pooled ones, and end tunnels of revoked clients or origins.
+        """Apply new revocations: drain all pooled connections, and close tunnels of revoked clients or origins.
 
-        Other requests of a client are checked in `handle`, and the origins' certificates in `open`.
+        `handle` checks the client's certificate for each request; `open` checks the origin's for each new connection.
         """
         for pool in self.pools.values():
             pool.retire()

@@ -1,8 +1,8 @@
-"""PROXY protocol headers, versions 1 and 2, in which a load balancer sends the client's address to the edge.
+"""PROXY protocol headers (versions 1 and 2), with which a load balancer reports the client's address to the edge.
 
 Specification: "The PROXY protocol, versions 1 & 2" (HAProxy, 2020).  No I/O.  A receiver must not guess whether a
-connection begins with a header, so the caller decides by the peer's address.  Of additional fields (TLVs), the lengths
-and the CRC32C checksum are verified; other values are ignored.
+connection begins with a header, so the caller decides by the peer's address.  For additional fields (TLVs), the
+lengths and the CRC32C checksum are verified; all other values are ignored.
 """
 
 import re
@@ -105,7 +105,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
 
 
 def _check_fields(header: bytes, at: int) -> None:
-    """Raise an error unless complete fields with a correct checksum, if any, follow in *header* from position *at*."""
+    """Raise `ProxyHeaderError` if a field (TLV) from position *at* of *header* is truncated or has a wrong checksum."""
     while at < len(header):
         if at + 3 > len(header):
             raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got a truncated one")
@@ -113,7 +113,7 @@ def _check_fields(header: bytes, at: int) -> None:
         if at > len(header):
             raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got one beyond the header")
         if header[start - 3] == _CRC32C:
-            expected = crc32c(header[:start] + bytes(at - start) + header[at:])  # the checksum itself counts as zeros
+            expected = crc32c(header[:start] + bytes(at - start) + header[at:])  # computed with a zero checksum field
             if header[start:at] != expected.to_bytes(4, "big"):
                 raise ProxyHeaderError(f"expected the CRC32C checksum {expected:08x}, got {header[start:at].hex()}")
 

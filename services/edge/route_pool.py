@@ -18,8 +18,8 @@ from telemetry import log
 
 logger = log.get("edge.pool")
 
-#: Time in seconds after which a failed connection attempt counts as a time-out, whatever error the system reported; for
-#: an address without a host, it reports "No route to host" after 3 s.
+#: Duration in seconds from which a failed connection attempt counts as a time-out, whatever error the kernel reports:
+#: for an address that no host uses, it reports "No route to host" after 3 s.
 SLOW = 1.0
 
 

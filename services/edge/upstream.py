@@ -280,9 +280,9 @@ async def connect(
         target: the origin.
         stub: resolves the target's name.
         context: TLS context of the connection; None without TLS.
-        on_idle_loss: called when the origin closes the connection while no request uses it.
+        on_idle_loss: called when the origin closes the connection while no request is using it.
         timeout: maximum duration in seconds.
-        revoked: serial numbers of certificates that an origin must not present.
+        revoked: serial numbers of revoked certificates; an origin that presents one of them is rejected.
 
     Raises:
         UpstreamError: the connection failed (502) or timed out (504); the reason names the step.

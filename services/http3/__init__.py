@@ -1,4 +1,5 @@
-"""HTTP/3 server on aioquic (RFC 9114, RFC 9000), to compare QUIC with TCP: responses of any size, and early data.
+"""HTTP/3 server based on aioquic (RFC 9114, RFC 9000), for comparing QUIC with TCP.
 
-It has no state and answers only GET and HEAD, so that requests in early data, which an attacker may replay, are safe.
+The server sends responses of any requested size and accepts early data.  It is stateless and answers only GET and HEAD,
+because an attacker may replay requests in early data.
 """

@@ -1,4 +1,4 @@
-"""``python -m http3``: serve HTTP/3 with a certificate from the CA, or from a file."""
+"""``python -m http3``: serve HTTP/3 with a certificate from the CA or from a file."""
 
 import argparse
 import asyncio
@@ -22,10 +22,10 @@ async def _listen(args: argparse.Namespace, telemetry: Telemetry, pem: bytes) ->
     host, port = args.listen
     server = await serve(
         host, port, configuration=configuration(pem),
-        create_protocol=lambda quic, stream_handler=None: Connection(quic, counts),  # noqa: ARG005 - aioquic passes it by name
+        create_protocol=lambda quic, stream_handler=None: Connection(quic, counts),  # noqa: ARG005 - required by aioquic
         session_ticket_fetcher=tickets.take, session_ticket_handler=tickets.add,
     )  # fmt: skip
-    transport = cast("asyncio.DatagramTransport", server._transport)  # noqa: SLF001 - aioquic does not say what it bound
+    transport = cast("asyncio.DatagramTransport", server._transport)  # noqa: SLF001 - no public API for the bound port
     port = transport.get_extra_info("sockname")[1]
     print(f"listening on {host}:{port} (quic)", flush=True)
     telemetry.health.set("quic", True, f"{host}:{port}")
@@ -39,7 +39,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             if agent is None:
                 server = await _listen(args, telemetry, args.cert.read_bytes())
             else:
-                if args.http:  # needed before the first certificate: the CA validates over HTTP
+                if args.http:  # needed before the first certificate, because the CA validates over HTTP
                     challenges = await renewal.answer_challenges(args.http, agent.challenges.answer)
                 if not await agent.enrol():
                     return
@@ -58,7 +58,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
 
 def _reload(server: QuicServer, agent: Agent) -> None:
     """Use the renewed certificate for new connections."""
-    server._configuration = configuration(agent.credentials.pair.pem)  # noqa: SLF001 - aioquic has no way to replace it
+    server._configuration = configuration(agent.credentials.pair.pem)  # noqa: SLF001 - aioquic has no setter for it
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""HTTP/3 connections: one protocol object per QUIC connection, and the tickets with which clients resume."""
+"""HTTP/3 connections, one protocol object each, and the session tickets with which clients resume a session."""
 
 import json
 import re
@@ -16,31 +16,31 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from telemetry.metrics import Metrics
 
-#: Largest response to /bytes/N, in bytes.
+#: Maximum size of a response to /bytes/N, in bytes.
 MAX_BYTES = 16 << 20
-#: Seconds after which an idle connection is closed.
+#: Time in seconds after which an idle connection is closed.
 IDLE = 30.0
-#: Tickets that are kept; the oldest are dropped first.
+#: Maximum number of stored tickets; beyond it, the oldest ticket is discarded.
 MAX_TICKETS = 1000
 
 
 class Tickets:
-    """Session tickets by name, each of which is accepted once (RFC 8446 section 8.1).
+    """Session tickets by name, each of which is accepted only once (RFC 8446 section 8.1).
 
-    So a replayed first flight gets no early data.
+    Early data in a replayed first flight is therefore rejected.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, SessionTicket] = OrderedDict()
 
     def add(self, ticket: SessionTicket) -> None:
-        """Keep a ticket that was just issued."""
+        """Store a newly issued ticket."""
         self._kept[ticket.ticket] = ticket
         while len(self._kept) > MAX_TICKETS:
             self._kept.popitem(last=False)
 
     def take(self, name: bytes) -> SessionTicket | None:
-        """Return and forget the ticket called *name*; None if it is unknown or was used before."""
+        """Remove and return the ticket *name*; return None if the ticket is unknown or has already been used."""
         return self._kept.pop(name, None)
 
 
@@ -53,7 +53,7 @@ class Counts:
 
 
 def configuration(pem: bytes) -> QuicConfiguration:
-    """Return the settings of the server, with the private key and the chain in *pem*."""
+    """Return the QUIC settings of the server; *pem* contains the private key and the certificate chain."""
     made = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN, idle_timeout=IDLE)
     made.certificate, *made.certificate_chain = x509.load_pem_x509_certificates(pem)
     made.private_key = load_pem_private_key(pem, None)
@@ -61,7 +61,7 @@ def configuration(pem: bytes) -> QuicConfiguration:
 
 
 class Connection(QuicConnectionProtocol):
-    """One client: answers requests, over as many network paths as the client uses in turn."""
+    """Answers the requests of one client, which may change its network path during the connection."""
 
     def __init__(self, quic: QuicConnection, counts: Counts) -> None:
         super().__init__(quic)
@@ -76,7 +76,7 @@ class Connection(QuicConnectionProtocol):
         super().datagram_received(data, addr)
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Answer the requests that one QUIC event completes."""
+        """Answer the requests that are completed by a QUIC event."""
         match event:
             case ProtocolNegotiated():
                 self._http = H3Connection(self._quic)

@@ -1,1 +1,1 @@
-"""Servers that are wrong in one known way each, and right ones to compare with: tests for any HTTPS client."""
+"""Test servers for any HTTPS client: each has exactly one known defect, except for the controls, which have none."""

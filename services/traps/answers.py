@@ -1,4 +1,4 @@
-"""How traps answer a request: correctly, or with one defect on the level of HTTP or of the connection."""
+"""Responses of the traps: a correct one, and others with one defect each in HTTP or in the connection."""
 
 import asyncio
 import socket
@@ -8,20 +8,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-#: Body of every correct answer.
+#: Body of every correct response.
 BODY = b"You have reached the end of this test.\n"
-#: Time in seconds for which a trap that stalls keeps a connection open; longer than any client should wait.
+#: Time in seconds for which a stalling trap keeps a connection open, which is longer than any client should wait.
 STALL = 120.0
-#: Size of an endless head at which the trap itself gives up, in bytes.
+#: Size in bytes after which the trap with the endless head stops sending.
 ENDLESS = 64 << 20
-#: Value of Retry-After in seconds.
+#: Value of the Retry-After field, in seconds.
 RETRY_AFTER = 2
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n"
 
 
 @dataclass(slots=True)
 class Visit:
-    """What arrived at one trap since its last reset."""
+    """Connections and requests that reached a trap since its last reset."""
 
     connections: int = 0
     #: Arrival times of requests, in seconds on the monotonic clock.
@@ -32,13 +32,13 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Visit], Awaitable
 
 
 async def _request(reader: asyncio.StreamReader, visit: Visit) -> None:
-    """Read the head of a request and record its arrival; raise `EOFError` if there is none."""
+    """Read the head of a request and record its arrival time; raise `EOFError` if no complete head arrives."""
     await reader.readuntil(b"\r\n\r\n")
     visit.requests.append(time.monotonic())
 
 
 def fixed(*parts: bytes) -> Answer:
-    """Return an answer that sends *parts* as they are, and closes the connection."""
+    """Return an answer that reads a request, sends *parts* unchanged, and closes the connection."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
         await _request(reader, visit)
@@ -50,7 +50,7 @@ def fixed(*parts: bytes) -> Answer:
 
 
 def length(number: int) -> bytes:
-    """Return the header field Content-Length and the end of a head."""
+    """Return a Content-Length field of *number* bytes, followed by the empty line that ends a head."""
     return b"Content-Length: %d\r\n\r\n" % number
 
 
@@ -60,16 +60,16 @@ good = fixed(HEAD + length(len(BODY)) + BODY)
 async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
     """Read a request and send nothing."""
     await _request(reader, visit)
-    await asyncio.sleep(STALL)  # the defect of this trap
+    await asyncio.sleep(STALL)  # stalling is the defect of this trap
     del writer
 
 
 async def half_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-    """Send half of a response, then nothing."""
+    """Send half of a response body, then nothing."""
     await _request(reader, visit)
     writer.write(HEAD + length(2 * len(BODY)) + BODY)
     await writer.drain()
-    await asyncio.sleep(STALL)  # the defect of this trap
+    await asyncio.sleep(STALL)  # stalling is the defect of this trap
 
 
 async def endless_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
@@ -83,7 +83,7 @@ async def endless_head(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-    """Answer a request with a TCP reset."""
+    """Answer a request by resetting the TCP connection."""
     await _request(reader, visit)
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -91,23 +91,23 @@ async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visi
 
 
 async def truncated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-    """End a body whose end is the end of the connection by closing TCP, without the close_notify of TLS."""
+    """Send a body delimited by the end of the connection, then close TCP without a close_notify alert."""
     await _request(reader, visit)
     writer.write(HEAD + b"\r\n" + BODY)
     await writer.drain()
-    await asyncio.sleep(0.05)  # lets the transport send what it has before the connection ends below TLS
+    await asyncio.sleep(0.05)  # gives the transport time to send its buffer before TCP is closed
     with suppress(OSError):
         writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-    """Accept a connection and neither read nor send."""
+    """Accept a connection, but neither read nor send anything."""
     del reader, writer, visit
-    await asyncio.sleep(STALL)  # the defect of this trap
+    await asyncio.sleep(STALL)  # stalling is the defect of this trap
 
 
 def raw(data: bytes, *, stall: bool = False) -> Answer:
-    """Return an answer that sends *data* once the client has sent something; then closes, or stalls."""
+    """Return an answer that waits for data from the client, sends *data*, and then closes or stalls."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
         del visit
@@ -115,13 +115,13 @@ def raw(data: bytes, *, stall: bool = False) -> Answer:
         writer.write(data)
         await writer.drain()
         if stall:
-            await asyncio.sleep(STALL)  # the defect of this trap
+            await asyncio.sleep(STALL)  # stalling is the defect of this trap
 
     return answer
 
 
 async def busy_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-    """Answer the first request with 503 and Retry-After, later ones correctly."""
+    """Answer the first request with status 503 and Retry-After, and later requests correctly."""
     await _request(reader, visit)
     head = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\n" % RETRY_AFTER
     writer.write((head if len(visit.requests) == 1 else HEAD) + length(len(BODY)) + BODY)
@@ -129,7 +129,7 @@ async def busy_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 
 async def loop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-    """Redirect each request to the next of infinitely many paths."""
+    """Redirect each request to a new path, without end."""
     await _request(reader, visit)
     head = b"HTTP/1.1 302 Found\r\nLocation: /%d\r\nConnection: close\r\n" % len(visit.requests)
     writer.write(head + length(0))

@@ -1,4 +1,4 @@
-"""Runs a client against the traps, and compares each reaction with the right one."""
+"""Runs a client against the traps, and compares its reaction to each trap with the correct reaction."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ from typing import Any, Literal
 from traps.catalogue import TRAPS, Trap
 from traps.zoo import Stand, zoo
 
-#: Time in seconds after which a client counts as hanging, and number of clients that run at once.
+#: Time in seconds after which a client counts as hanging, and number of clients that run concurrently.
 LIMIT, JOBS = 15.0, 4
 #: Environment variables from which HTTP clients read the file with trusted root certificates.
 TRUST_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-#: Variables that would send requests elsewhere.
+#: Environment variables that would redirect requests to a proxy.
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _PYTHON = (sys.executable, "-c")
 _AIOHTTP = """
@@ -33,7 +33,7 @@ fetch(process.argv[1])
   .then(response => { if (!response.ok) throw Error(response.status); return response.arrayBuffer() })
   .catch(error => { console.error(String(error.cause || error)); process.exit(1) })
 """
-#: Commands of well-known clients.
+#: Command lines of well-known clients, by name.
 CLIENTS: Mapping[str, tuple[str, ...]] = {
     "curl": ("curl", "-fsSL", "-o", os.devnull, "{url}"),
     "wget": ("wget", "-q", "-O", os.devnull, "--ca-certificate={ca}", "{url}"),
@@ -67,14 +67,14 @@ class Finding:
     took: float
     #: Number of requests that reached the server.
     requests: int
-    #: Time between the first and the second request in seconds; None without a second one.
+    #: Time between the first and the second request in seconds; None without a second request.
     retried_after: float | None
-    #: The most telling line that the client wrote to standard error.
+    #: The most informative line that the client wrote to standard error.
     said: str
 
     @property
     def verdict(self) -> str:
-        """What is wrong with the reaction, in a few words; "" if it is right."""
+        """The error in the client's reaction, in a few words; an empty string if the reaction is correct."""
         expected = self.trap.expected
         if self.reaction == "hung":
             return "keeps retrying" if self.requests > 1 else "hangs"
@@ -114,8 +114,8 @@ async def audit(
             with the trusted root.  The environment variables of `TRUST_VARIABLES` also name that file.
         traps: traps to run.
         limit: time in seconds after which the client counts as hanging and is killed.
-        jobs: number of clients that run at once.
-        progress: called with each finding as it is made.
+        jobs: number of clients that run concurrently.
+        progress: called with each finding as soon as the client has ended.
 
     Raises:
         AuditError: the command has no ``{url}``, or its program does not exist.
@@ -137,7 +137,7 @@ async def audit(
 
 
 def check(command: Sequence[str]) -> None:
-    """Check that *command* can be audited.
+    """Raise an error if *command* cannot be audited.
 
     Raises:
         AuditError: the command has no ``{url}``, or its program does not exist.
@@ -190,6 +190,6 @@ async def _run(command: Sequence[str], stand: Stand, folder: Path, limit: float)
 
 
 def _message(said: str) -> str:
-    """Return the most telling line of a client's standard error: of a Python traceback the last, else the first."""
+    """Return the most informative line of standard error: the last line of a Python traceback, otherwise the first."""
     lines = said.strip().splitlines() or [""]
     return lines[-1 if lines[0].startswith("Traceback") else 0][:200]

@@ -1,4 +1,4 @@
-"""The catalogue of traps: what is wrong with each, and how a client should react."""
+"""Catalogue of the traps: the defect of each trap, and how a client should react to it."""
 
 import datetime as dt
 import ssl
@@ -14,37 +14,37 @@ from traps.answers import BODY, HEAD, Answer, fixed, length
 from traps.certificates import BACKDATE, LIFETIME, UNKNOWN, Identity, Mint, address, rsa_key
 
 Group = Literal["control", "certificate", "TLS", "HTTP", "connection"]
-#: How a client should react: fetch the page, report an error in finite time, or just end in finite time.
+#: How a client should react: fetch the page, report an error, or only end (with or without an error) within the limit.
 Expected = Literal["accept", "refuse", "end"]
 DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """One server."""
+    """A server with one defect, or a control without a defect."""
 
     name: str
     group: Group
-    #: What is wrong; of a control, what is unusual but right.
+    #: Description of the defect; for a control, of what is unusual but correct.
     what: str
     expected: Expected = "refuse"
-    #: Makes the server's certificate; None for a server without TLS.
+    #: Creates the server's certificate and key; None for a server without TLS.
     identity: Callable[[Mint], Identity] | None = lambda mint: mint.good
     #: Changes the settings of the server's TLS context.
-    settings: Callable[[ssl.SSLContext], None] = lambda context: None  # noqa: ARG005 - the usual settings stay
+    settings: Callable[[ssl.SSLContext], None] = lambda context: None  # noqa: ARG005 - default: no change
     answer: Answer = answers.good
     #: Host in the URL.
     host: str = "localhost"
     #: Scheme in the URL.
     scheme: Literal["https", "http"] = "https"
-    #: What the trap does on the level of TCP.
+    #: How the trap reacts to TCP connections: accepts, refuses or ignores them.
     listens: Literal["yes", "refuses", "ignores"] = "yes"
-    #: Time that a client must wait before it tries again, in seconds.
+    #: Time in seconds that a client must wait before it retries the request; 0 without such a requirement.
     retry_after: float = 0.0
 
 
 def only(version: ssl.TLSVersion, ciphers: str = "") -> Callable[[ssl.SSLContext], None]:
-    """Return settings that allow one version of TLS, and *ciphers* in OpenSSL's syntax (versions up to 1.2)."""
+    """Return settings that allow only TLS *version* and, up to TLS 1.2, only *ciphers* (in OpenSSL's syntax)."""
 
     def settings(context: ssl.SSLContext) -> None:
         if ciphers:
@@ -61,12 +61,12 @@ def weak(context: ssl.SSLContext) -> None:
 
 
 def _certificate(name: str, what: str, identity: Callable[[Mint], Identity], **more: object) -> Trap:
-    return replace(Trap(name, "certificate", what, identity=identity), **more)  # type: ignore[arg-type]  # fields by name
+    return replace(Trap(name, "certificate", what, identity=identity), **more)  # type: ignore[arg-type]  # fields passed by name
 
 
 def _plain(name: str, what: str, answer: Answer, **more: object) -> Trap:
     trap = Trap(name, "HTTP", what, identity=None, answer=answer, scheme="http")
-    return replace(trap, **more)  # type: ignore[arg-type]  # fields by name
+    return replace(trap, **more)  # type: ignore[arg-type]  # fields passed by name
 
 
 CONTROLS = (
@@ -129,7 +129,7 @@ CERTIFICATES = (
                  lambda mint: mint.leaf(more=[(TLSFeature([TLSFeatureType.status_request]), False)])),
 )  # fmt: skip
 
-_ALERT = bytes.fromhex("15030300020228")  # fatal, handshake_failure
+_ALERT = bytes.fromhex("15030300020228")  # a fatal handshake_failure alert
 
 TLS = (
     Trap("tls-1.0", "TLS", "TLS 1.0 only (RFC 8996)", settings=only(ssl.TLSVersion.TLSv1, "DEFAULT@SECLEVEL=0")),

@@ -1,4 +1,4 @@
-"""Certificate chains with one defect each; they are made when the traps start, so they never become outdated."""
+"""Certificate chains with one defect each, created when the traps start, so that they never become outdated."""
 
 import datetime as dt
 import ipaddress
@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-#: How long before now certificates become valid, and for how long they are valid.
+#: How long before the current time certificates become valid, and how long after it they expire.
 BACKDATE, LIFETIME = dt.timedelta(hours=1), dt.timedelta(days=2)
-#: An extension that no client knows.
+#: A certificate extension that no client knows.
 UNKNOWN = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00")
 
 #: The object identifiers sha256WithRSAEncryption and sha1WithRSAEncryption in DER (RFC 8017 appendix C).
@@ -28,47 +28,48 @@ class Identity:
 
     certificate: x509.Certificate
     key: Key
-    #: Certificates that are sent after the first one, in this order.
+    #: Certificates that the server sends after its own, in this order.
     others: tuple[x509.Certificate, ...] = ()
 
     @property
     def pem(self) -> bytes:
-        """Key and certificates, as `ssl.SSLContext.load_cert_chain` reads them."""
+        """Key and certificates in PEM, in the format that `ssl.SSLContext.load_cert_chain` reads."""
         key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return key + b"".join(each.public_bytes(Encoding.PEM) for each in (self.certificate, *self.others))
 
     @property
     def chain(self) -> tuple[x509.Certificate, ...]:
-        """The certificate and all that are sent with it."""
+        """The server's certificate, followed by the other certificates that the server sends."""
         return (self.certificate, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Contents of a certificate; a defect changes one field."""
+    """Contents of a certificate; each defect changes one field."""
 
     subject: str
     names: Sequence[x509.GeneralName] = ()
-    #: Whether the certificate is a CA's; None: it has no basic constraints.
+    #: Whether this is a CA certificate; None omits the basic constraints extension.
     ca: bool | None = False
     path_length: int | None = None
     usages: Sequence[ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH,)
-    #: Validity, relative to now.
+    #: Start of the validity period, relative to the current time.
     begins: dt.timedelta = -BACKDATE
+    #: End of the validity period, relative to the current time.
     ends: dt.timedelta = LIFETIME
-    #: Further extensions, each with whether it is critical.
+    #: Further extensions, each with a flag that marks it as critical.
     more: Sequence[tuple[x509.ExtensionType, bool]] = ()
 
 
 class Mint:
-    """A root and an intermediate CA, and the chains with defects that they issue."""
+    """A root CA and an intermediate CA, and the chains with defects that they issue."""
 
     def __init__(self, now: dt.datetime, host: str = "localhost") -> None:
         """Create the CAs.
 
         Args:
             now: current time, in UTC.
-            host: name in all certificates except for those whose defect is the name.
+            host: domain name in all certificates, except for those whose defect is the name.
         """
         self.now, self.host = now.replace(microsecond=0), host
         self.root = self._sign(Request("firstbyte traps root", ca=True, usages=()), _key(), None)
@@ -119,104 +120,105 @@ class Mint:
         return Identity(builder.sign(signer, hashes.SHA256()), key, others)
 
     def intermediate(self, name: str, parent: Identity | None = None, **changes: object) -> Identity:
-        """Return a CA certificate below *parent* (None: the root), with changed fields of `Request`."""
+        """Return a CA certificate issued by *parent* (None: the root); *changes* replaces fields of `Request`."""
         request = replace(Request(name, ca=True, usages=()), **changes)  # type: ignore[arg-type]  # fields by name
         return self._sign(request, _key(), parent or self.root)
 
     def leaf(self, issuer: Identity | None = None, key: Key | None = None, **changes: object) -> Identity:
-        """Return a server certificate below *issuer* (None: the intermediate), with changed fields of `Request`."""
-        request = replace(Request(self.host, [x509.DNSName(self.host)]), **changes)  # type: ignore[arg-type]  # as above
+        """Return a server certificate issued by *issuer* (None: the intermediate), with *changes* to `Request`."""
+        request = replace(Request(self.host, [x509.DNSName(self.host)]), **changes)  # type: ignore[arg-type]  # fields by name
         return self._sign(request, key or _key(), issuer or self.issuer)
 
     @cached_property
     def good(self) -> Identity:
-        """A chain without a defect."""
+        """A certificate chain without a defect."""
         return self.leaf()
 
     def self_signed(self) -> Identity:
-        """Return a certificate that is signed by its own key."""
+        """Return a certificate that is signed with its own key."""
         return self._sign(Request(self.host, [x509.DNSName(self.host)]), _key(), None)
 
     def untrusted(self) -> Identity:
-        """Return a chain whose root is not the one that clients trust, but has its name."""
+        """Return a chain whose root has the same name as the trusted root, but a different key."""
         return Mint(self.now, self.host).good
 
     def without_intermediate(self) -> Identity:
-        """Return the good certificate alone."""
+        """Return the good certificate without its intermediate."""
         return replace(self.good, others=())
 
     def reordered(self) -> Identity:
-        """Return a chain whose certificates above the first are in the wrong order, with one that is not needed."""
+        """Return a chain whose CA certificates are in the wrong order and include an unnecessary certificate."""
         upper = self.intermediate("firstbyte traps upper")
         lower = self.intermediate("firstbyte traps lower", upper)
         made = self.leaf(lower)
         return replace(made, others=(self.root.certificate, *reversed(made.others)))
 
     def below_expired(self) -> Identity:
-        """Return a valid certificate below an intermediate that has expired."""
+        """Return a valid certificate issued by an expired intermediate."""
         return self.leaf(
             self.intermediate("firstbyte traps expired intermediate", begins=-2 * LIFETIME, ends=-BACKDATE)
         )
 
     def below_leaf(self) -> Identity:
-        """Return a certificate that was issued with the key of a server certificate."""
+        """Return a certificate issued by a server certificate instead of a CA."""
         return self.leaf(self.leaf())
 
     def too_long(self) -> Identity:
-        """Return a chain with one CA more than the intermediate's path length of 0 allows."""
+        """Return a chain with one more CA than the intermediate's path length constraint (0) allows."""
         return self.leaf(self.intermediate("firstbyte traps too deep", self.issuer))
 
     def outside_constraints(self) -> Identity:
-        """Return a chain whose intermediate may only issue for another domain."""
+        """Return a chain whose intermediate is restricted by name constraints to another domain."""
         allowed = x509.NameConstraints([x509.DNSName("example.net")], None)
         return self.leaf(self.intermediate("firstbyte traps constrained", more=[(allowed, True)]))
 
     def forged(self) -> Identity:
-        """Return the good chain with one bit of the first certificate's signature changed."""
+        """Return the good chain with one bit of the server certificate's signature flipped."""
         der = bytearray(self.good.certificate.public_bytes(Encoding.DER))
         der[-1] ^= 1
         return replace(self.good, certificate=x509.load_der_x509_certificate(bytes(der)))
 
     def sha1_signed(self) -> Identity:
-        """Return a chain whose first certificate is signed with SHA-1, which `cryptography` refuses to do itself.
+        """Return a chain whose server certificate is signed with SHA-1.
 
-        The algorithm is replaced in a certificate that is signed with SHA-256, and the result is signed anew.
+        Since `cryptography` refuses to issue such certificates, the method creates a certificate signed with SHA-256,
+        replaces the algorithm in it, and signs the result again.
         """
         key = rsa_key(2048)
         issuer = self._sign(Request("firstbyte traps RSA intermediate", ca=True, usages=()), key, self.root)
         made = self.leaf(issuer)
         body = made.certificate.tbs_certificate_bytes.replace(_RSA_SHA256, _RSA_SHA1)
-        signature = key.sign(body, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - the defect of this trap
+        signature = key.sign(body, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - SHA-1 is this trap's defect
         whole = made.certificate.public_bytes(Encoding.DER).replace(_RSA_SHA256, _RSA_SHA1)
         der = whole[: -len(signature)] + signature
         return replace(made, certificate=x509.load_der_x509_certificate(der.replace(whole[4 : 4 + len(body)], body)))
 
     def many_names(self, count: int = 1000) -> Identity:
-        """Return a certificate with *count* names, of which the last is the host's."""
+        """Return a certificate with *count* names, the last of which is the name of the host."""
         names = [x509.DNSName(f"{n}.example.net") for n in range(count - 1)]
         return self.leaf(names=[*names, x509.DNSName(self.host)])
 
     def long_chain(self, count: int = 8) -> Identity:
-        """Return a chain with *count* intermediates."""
+        """Return a chain with *count* intermediate CAs."""
         issuer = self.root
         for n in range(count):
             issuer = self.intermediate(f"firstbyte traps level {n + 1}", issuer)
         return self.leaf(issuer)
 
     def padded(self, size: int = 24_000) -> Identity:
-        """Return a chain with *size* bytes of unrelated certificates after it."""
+        """Return the good chain, followed by about *size* bytes of unrelated certificates."""
         others, filler = list(self.good.others), self.many_names(1000).certificate
         others += [filler] * max(1, size // len(filler.public_bytes(Encoding.DER)))
         return replace(self.good, others=tuple(others))
 
 
 def rsa_key(bits: int) -> rsa.RSAPrivateKey:
-    """Return a new RSA key."""
+    """Return a new RSA key of *bits* bits."""
     return rsa.generate_private_key(65537, bits)
 
 
 def address(text: str) -> x509.IPAddress:
-    """Return an IP address as a name in a certificate."""
+    """Return the IP address *text* as a subject alternative name."""
     return x509.IPAddress(ipaddress.ip_address(text))
 
 

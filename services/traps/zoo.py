@@ -1,4 +1,4 @@
-"""Starts traps on this machine: one port for each."""
+"""Starts traps on this machine, each on its own port."""
 
 import asyncio
 import datetime as dt
@@ -24,7 +24,7 @@ FILLING = 4
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """A trap that is running."""
+    """A running trap."""
 
     trap: Trap
     url: str
@@ -57,7 +57,7 @@ async def _start(trap: Trap, mint: Mint, stack: AsyncExitStack) -> Stand:
         try:
             await trap.answer(reader, writer, visit)
         except (OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # the client has gone, which is a right reaction to most traps
+            pass  # the client closed the connection, which is a correct reaction to most traps
         finally:
             writer.close()
             with suppress(OSError):
@@ -85,7 +85,7 @@ def _context(trap: Trap, mint: Mint) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.0 and 1.1 are the defects of two traps
+        warnings.simplefilter("ignore", DeprecationWarning)  # two traps offer only TLS 1.0 or 1.1 on purpose
         trap.settings(context)
     with tempfile.NamedTemporaryFile() as file:
         file.write(trap.identity(mint).pem)

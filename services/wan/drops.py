@@ -16,7 +16,7 @@ from wireformat.ip import HeaderError, decode
 FLAGS = ("fin", "syn", "rst", "ack")
 #: Maximum number of segments that one rule may drop, because every dropped segment is recorded.  Use `loss` for more.
 MAX_COUNT = 1000
-#: Maximum delay of a replayed segment in milliseconds; twice the maximum segment lifetime of RFC 9293 would be 240 s.
+#: Maximum delay of a replayed segment, in milliseconds. It equals the maximum segment lifetime of RFC 9293 (2 min).
 MAX_REPLAY_MS = 120_000
 #: Maximum number of flows for which a rule remembers the FIN; when the limit is reached, the oldest is discarded.
 MAX_FLOWS = 4096
@@ -77,7 +77,7 @@ class Pattern:
     acknowledges_fin: bool = False
     #: Number of segments to drop or replay.
     count: int = 1
-    #: Deliver the segment, and deliver a copy this many milliseconds later, instead of dropping it; 0: drop it.
+    #: If not 0, deliver the segment, and deliver a copy of it this many milliseconds later; if 0, drop the segment.
     replay_ms: int = 0
 
     @classmethod
@@ -126,7 +126,7 @@ class DropRule:
         return len(self.dropped) >= self.pattern.count
 
     def drops(self, packet: bytes, now: int) -> bool:
-        """Return whether *packet* matches, so that it is to be dropped or replayed, and record its segment if so."""
+        """Return whether *packet* must be dropped or replayed because it matches; if so, record its segment."""
         segment = None if self.spent else Segment.of(packet)
         if segment is None:
             return False

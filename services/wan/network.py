@@ -93,7 +93,7 @@ class Network:
         heappush(self._heads, (departure[0], self._count(), link, queue))
 
     def _replay(self, link: Link, packet: bytes, now: int) -> None:
-        """Deliver a copy of *packet* as if it entered *link* at the later time *now* (ns), in a queue of its own."""
+        """Deliver a copy of *packet* as if it entered *link* at the future time *now* (ns), in a separate queue."""
         link.duplicated += 1
         link.queued += 1
         self._held_bytes += len(packet) + HELD_OVERHEAD

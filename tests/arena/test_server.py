@@ -1,4 +1,4 @@
-"""Tests of `python -m arena` as a process: sessions over UDP and TCP, its limits, and its metrics."""
+"""Tests that run `python -m arena` as a process: sessions over UDP and TCP, limits, and metrics."""
 
 import re
 import socket
@@ -20,7 +20,7 @@ JOIN = Join(100.0, 100, 0.3)
 
 @pytest.fixture(scope="module")
 def ports():
-    """Yield the ports of a running arena: game and admin."""
+    """Yield the game port and the admin port of a running arena."""
     command = [sys.executable, "-m", "arena", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -60,7 +60,7 @@ def test_a_join_with_a_wrong_cookie_gets_no_answer(ports):
         sock.send(JOIN.encode())
         assert comes_true(lambda: metric(ports[1], "firstbyte_arena_refused_total") == refused + 1)
         sock.send(messages.hello())
-        assert messages.cookie_of(sock.recv(2048))  # the first answer: no snapshot came before it
+        assert messages.cookie_of(sock.recv(2048))  # the cookie is the first answer, so no snapshot was sent
 
 
 def test_a_player_that_leaves_gets_no_more_snapshots(ports):

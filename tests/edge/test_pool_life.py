@@ -47,7 +47,7 @@ class Life(RuleBasedStateMachine):
         return {state.target for state in self.pool._list if state.probing}
 
     def unresponsive(self, avoid: frozenset[Target]) -> bool:
-        """Return whether the last failure of every target outside *avoid* is a time-out, and none may be probed."""
+        """Return whether every target outside *avoid* last failed with a time-out and must not be probed."""
         states = [s for s in self.pool._list if s.target not in avoid] or self.pool._list
         return all(s.failures >= self.limits.failures and s.unresponsive and not s.healthy for s in states)
 

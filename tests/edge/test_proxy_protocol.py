@@ -33,7 +33,7 @@ def v2(block: bytes, command: int = 0x21, family: int = 0x11, length: int | None
 
 
 def summed(block: bytes, checksum: bytes | None = None) -> bytes:
-    """Return a version 2 header with a CRC32C field between *block* and another field."""
+    """Return a version 2 header that contains *block*, a CRC32C field and another field, in this order."""
     zeros = v2(block + b"\x03\x00\x04" + bytes(4) + b"\x02\x00\x03www")
     found = checksum if checksum is not None else crc32c(zeros).to_bytes(4, "big")
     return zeros[: 16 + len(block) + 3] + found + zeros[16 + len(block) + 7 :]
@@ -196,7 +196,7 @@ async def test_a_reset_before_the_end_of_the_handshake_is_counted_once(
     proxy, port = await behind(bench, tls=True, networks=networks)
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(sent)
-        await until(lambda: any(client.handshake is not None for client in proxy._clients))  # type: ignore[attr-defined]  # all are HTTP/1 clients
+        await until(lambda: any(client.handshake is not None for client in proxy._clients))  # type: ignore[attr-defined]  # all clients use HTTP/1
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends a reset
     await until(lambda: not proxy._clients)
     lines = [line for line in proxy.telemetry.metrics.render().splitlines() if "handshake_failures_total{" in line]

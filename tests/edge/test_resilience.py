@@ -285,7 +285,7 @@ async def test_a_failed_handshake_is_counted_with_its_reason(bench: Bench) -> No
 
 
 async def test_requests_are_refused_at_once_after_all_origins_have_timed_out(bench: Bench) -> None:
-    async def silent(reader, _writer) -> None:  # accepts connections and never answers a ClientHello
+    async def silent(reader, _writer) -> None:  # accepts connections, but never answers the ClientHello
         await reader.read()
 
     targets = [Target(f"catalog-{n}.example.com", await bench.start(silent)) for n in (1, 2)]

@@ -1,4 +1,4 @@
-"""Tests for clients and origins whose certificates the CA revokes while their connections are open."""
+"""Tests for revoking the certificates of clients and origins while their connections are open."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ UPGRADE = KEPT.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: websoc
 
 
 class Ca:
-    """The CRL of the test CA; each call of `revoke` issues the next one."""
+    """The revocations of the test CA; each call of `revoke` issues a new CRL."""
 
     def __init__(self, papers: Papers) -> None:
         self.revocations, self._papers = Revocations(), papers
@@ -45,7 +45,7 @@ def ca(papers: Papers) -> Ca:
 
 
 class Session:
-    """Client connection that stays open."""
+    """A client connection that stays open between requests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -73,7 +73,7 @@ async def connect(port: int, context: ssl.SSLContext, opened: list[Session]) -> 
 
 
 def resume(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None]:
-    """Send a request on a new connection that resumes *session*; return its status line, and its TLS session."""
+    """Send a request on a new connection that resumes *session*; return the status line and the new TLS session."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=5)
     with context.wrap_socket(raw, server_hostname="www.example.com", session=session) as tls:
         tls.sendall(KEPT)

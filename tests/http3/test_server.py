@@ -1,4 +1,4 @@
-"""Tests of `python -m http3` with our own client: round trips of the handshake, early data, and a change of address."""
+"""Tests of `python -m http3` with our own client: round trips of handshakes, early data, and address changes."""
 
 import json
 import re
@@ -21,7 +21,7 @@ HOST = "quic.example.com"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Yield the address of a running server, and the root certificate that its clients trust."""
+    """Yield the address of a running server, and the root certificate that clients must trust."""
     papers = Papers(tmp_path_factory.mktemp("papers"))
     command = [sys.executable, "-m", "http3", "--listen", "127.0.0.1:0", "--cert", str(papers.pair(HOST))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

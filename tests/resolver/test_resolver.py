@@ -385,6 +385,6 @@ async def test_a_stale_answer_is_sent_while_servers_are_still_being_queried(
     await ask(server, "www.example.com.")
     internet.override[EXAMPLE] = lambda wire, transport: None
     clock += 60
-    async with asyncio.timeout(5):  # less than the eight seconds of a whole resolution
+    async with asyncio.timeout(5):  # less than the 8 s after which a resolution times out
         message = await ask(server, "www.example.com.", use_edns=0)
     assert (dns.rcode.to_text(message.rcode()), message.options[0].code) == ("NOERROR", 3)

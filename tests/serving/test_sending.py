@@ -1,4 +1,4 @@
-"""Tests for responses that share a message (UDP_SEGMENT): every client receives its own, as separate datagrams."""
+"""Tests for combining responses into one message (UDP_SEGMENT): each client still gets separate datagrams."""
 
 import asyncio
 import random
@@ -14,7 +14,8 @@ from dnsmessage import encode_opt
 from serving import batch, sending
 from tests.serving.test_batch import Site, numbered, query
 
-#: Socket option that lets a socket receive whole messages (udp(7)), and option that disables UDP checksums.
+#: Socket option that makes a socket receive several datagrams as one message (udp(7)), and socket option that disables
+#: UDP checksums.
 UDP_GRO, SO_NO_CHECK = 104, 11
 
 pytestmark = pytest.mark.skipif(not batch.available(), reason="this system has no recvmmsg")
@@ -44,13 +45,13 @@ async def test_every_client_gets_its_own_responses(
     server, listener = site
     random.seed(3)
     wires, loop = numbered(wires_of(kind)), asyncio.get_running_loop()
-    for _ in range(2):  # in the second round, prepared responses are sent
+    for _ in range(2):  # in the second round, the listener sends prepared responses
         with ExitStack() as stack:
             socks = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(clients)]
             for number, sock in enumerate(socks):
                 sock.setblocking(False)
                 host = listener.address[0] if listener.address[0] != "0.0.0.0" else f"127.0.0.{1 + number % 3}"
-                sock.connect((host, listener.address[1]))  # accepts replies only from this address
+                sock.connect((host, listener.address[1]))  # only replies from this address are received
             for place, wire in enumerate(wires):
                 socks[place % clients].send(wire)
             for number, sock in enumerate(socks):
@@ -86,7 +87,7 @@ async def test_responses_leave_one_by_one_if_the_kernel_rejects_the_message(
 ) -> None:
     _, listener = site
     assert listener._batch is not None
-    listener._udp.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)  # the kernel does not segment without checksums
+    listener._udp.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)  # without checksums, the kernel rejects segmentation
     rejected = 0
     push = sending.Sender._push
 

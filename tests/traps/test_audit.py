@@ -1,6 +1,6 @@
-"""Tests for the traps with real clients: one that verifies, and one that accepts everything that OpenSSL can speak.
+"""Tests for the traps with two real clients: a strict one, and one that accepts everything OpenSSL supports.
 
-The second client shows that each certificate and version is served as intended: the defect is the only obstacle.
+The second client accepts each certificate and TLS version, so the intended defect is the only obstacle.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import pytest
 from traps.audit import CLIENTS, AuditError, Finding, audit
 from traps.catalogue import CERTIFICATES, CONNECTION, CONTROLS, HTTP, TLS, TRAPS, Trap
 
-#: Accepts every certificate, every version from TLS 1.0, and cipher suites without encryption or certificate.
+#: Client that accepts every certificate, TLS 1.0 and later, and cipher suites without encryption or authentication.
 CARELESS = """
 import ssl, sys, urllib.request, warnings
 warnings.simplefilter("ignore")
@@ -32,18 +32,18 @@ def audited(*command: str, traps: tuple[Trap, ...], limit: float = 60.0) -> dict
 
 @pytest.fixture(scope="module")
 def verifying() -> Mapping[str, Finding]:
-    """Return the findings about Python's urllib for all traps that end by themselves."""
+    """Return the findings about Python's urllib for all traps that do not make a client wait."""
     return audited(*CLIENTS["urllib"], traps=tuple(each for each in TRAPS if each.name not in HANGING))
 
 
 @pytest.fixture(scope="module")
 def careless() -> Mapping[str, Finding]:
-    """Return the findings about the careless client for traps that are wrong below HTTP."""
+    """Return the findings about the careless client for all traps with a defect in the certificate or in TLS."""
     traps = tuple(each for each in (*CERTIFICATES, *TLS) if each.name not in HANGING)
     return audited(sys.executable, "-c", CARELESS, "{url}", traps=traps)
 
 
-#: Reactions of urllib that are wrong: it takes a 103 for the final response, the subject for a name, and more.
+#: Traps to which urllib is known to react wrongly; for example, it takes a 103 for the final response.
 KNOWN = {"early-hints", "no-names", "must-staple", "truncated", "two-lengths", "bad-length"}
 
 
@@ -95,7 +95,7 @@ def test_traps_that_stall_neither_answer_nor_end(name: str) -> None:
 
 
 def finding(trap: Trap, reaction: str, requests: int = 0, retried_after: float | None = None) -> Finding:
-    return Finding(trap, reaction, 1, 0.1, requests, retried_after, "")  # type: ignore[arg-type]  # a reaction by name
+    return Finding(trap, reaction, 1, 0.1, requests, retried_after, "")  # type: ignore[arg-type]  # *reaction* is a str here
 
 
 REFUSE, ACCEPT, BUSY = CERTIFICATES[0], CONTROLS[0], CONNECTION[-1]
