@@ -1,6 +1,6 @@
 """An ACME server (RFC 8555): directory, nonces, accounts, orders, validation, finalize, chains, revocation.
 
-Not implemented: External Account Binding, pre-authorization, and the challenge tls-alpn-01.
+External Account Binding, pre-authorization and the challenge type tls-alpn-01 are not implemented.
 """
 
 from acme_server.jws import SignedRequest, read_jws, thumbprint

@@ -34,7 +34,7 @@ def lifetime(text: str) -> float:
 
 
 def order_limit(text: str) -> RateLimit:
-    """Parse N/SECONDS, a limit of new orders per account (an argparse type)."""
+    """Parse ``N/SECONDS``, a limit on new orders per account (an argparse type)."""
     orders, _, window = text.partition("/")
     if not (orders.isdecimal() and window.isdecimal() and int(orders) and int(window)):
         raise argparse.ArgumentTypeError(f"expected N/SECONDS, for example 300/10800; got {text!r}")

@@ -1,7 +1,7 @@
-"""Group commit: one transaction writes the changes of all requests that are handled in one iteration of the event loop.
+"""Group commit: one transaction writes the changes of all requests handled in the same iteration of the event loop.
 
-A response must not leave before `GroupCommit.durable` returns, so that changes that were acknowledged survive a crash,
-and no client sees a change that could still be lost.
+A response must not be sent before `GroupCommit.durable` returns.  Acknowledged changes therefore survive a crash, and
+no client sees a change that could still be lost.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from authority import Store, StoreError
 
 
 class GroupCommit:
-    """Commits the changes of a deferred store."""
+    """Commits the pending changes of a store in batches."""
 
     def __init__(self, store: Store) -> None:
-        """Make *store* deferred."""
+        """Switch *store* to deferred mode, in which changes stay in memory until they are committed."""
         self._store = store
         self._committed: asyncio.Future[None] | None = None
         store.deferred = True
@@ -22,10 +22,10 @@ class GroupCommit:
     async def durable(self) -> None:
         """Wait until all changes so far are on disk.
 
-        Call this without another `await` after the last change.
+        After the last change, call this method before any other `await`.
 
         Raises:
-            StoreError: the changes cannot be written, and are forgotten.
+            StoreError: the changes cannot be written, and are discarded.
         """
         batch = self._store.batch
         if batch is None:
@@ -40,7 +40,7 @@ class GroupCommit:
 
     def _commit(self) -> None:
         committed, self._committed = self._committed, None
-        with contextlib.suppress(StoreError):  # the batch has the error
+        with contextlib.suppress(StoreError):  # `durable` raises the error, which is stored in the batch
             self._store.commit()
         if committed is not None:
             committed.set_result(None)

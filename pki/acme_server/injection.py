@@ -1,7 +1,7 @@
 """Fault injection in ACME responses, per resource: error responses, lost responses, delays, wrong renewal information.
 
-Each fault has the parameters ``count``, ``probability`` and ``seed`` (see `telemetry.faults`), so that it can apply to
-the next n requests, or to a repeatable sample of them.
+Each fault has the parameters ``count``, ``probability`` and ``seed`` (see `telemetry.faults`), so that the fault can
+apply to the next n requests, or to a reproducible random sample of requests.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from aiohttp import web
 from acme_server import problems
 from telemetry import Faults
 
-#: Resources of the ACME server, which the faults' parameter ``resource`` selects.
+#: Resources of the ACME server; the faults' parameter ``resource`` selects one of them.
 RESOURCES = (
     "any", "directory", "new-nonce", "new-account", "account", "new-order", "order", "finalize", "authorization",
     "challenge", "certificate", "revoke-cert", "key-change", "renewal-info",
 )  # fmt: skip
 #: Resources whose requests contain a nonce.
 SIGNED = tuple(each for each in RESOURCES if each not in {"directory", "new-nonce", "renewal-info"})
-#: Wrong renewal windows: in the past, ten years ahead, with its end before its start, with an unreadable time, missing.
+#: Kinds of wrong renewal windows: in the past, ten years ahead, end before start, malformed time, no window.
 WINDOWS = ("past", "far-future", "inverted", "malformed", "missing")
 TEN_YEARS = 10 * 365 * 86400.0
 #: Polling interval while the fault ``acme_hang`` is on, in seconds.
@@ -50,7 +50,7 @@ def declare(faults: Faults) -> None:
 
 
 def resource_of(path: str) -> str:
-    """Return the resource at the URL path *path*, as in `RESOURCES`; the first segment of any other path."""
+    """Return the resource in `RESOURCES` at the URL path *path*; for any other path, return its first segment."""
     parts = path.strip("/").split("/")
     if parts[0] != "acme" or len(parts) == 1:
         return parts[0]
@@ -61,10 +61,10 @@ async def before(faults: Faults, request: web.Request) -> web.Response | None:
     """Apply the faults that take effect before *request* is processed.
 
     Returns:
-        The response if the request is not to be processed, otherwise None.
+        The response to send instead of processing the request; None if the request is to be processed.
 
     Raises:
-        Problem: the error response of a fault.
+        Problem: a fault requests an error response.
     """
     resource = resource_of(request.path)
     if (on := faults.hit("acme_429", resource=resource)) is not None:
@@ -76,10 +76,10 @@ async def before(faults: Faults, request: web.Request) -> web.Response | None:
     if resource in SIGNED and faults.hit("acme_bad_nonce", resource=resource) is not None:
         raise problems.bad_nonce("the fault acme_bad_nonce is on: retry with the nonce in this response")
     if (on := faults.hit("acme_slow", resource=resource)) is not None:
-        await asyncio.sleep(float(on["ms"]) / 1000)  # delay the response, as the fault requests
+        await asyncio.sleep(float(on["ms"]) / 1000)  # the fault delays the response
     if faults.hit("acme_hang", resource=resource) is not None:
-        while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - polls: no event signals a change of a fault
-            await asyncio.sleep(HANG_TICK)  # poll until the fault is switched off
+        while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - polls: no event signals that a fault is switched off
+            await asyncio.sleep(HANG_TICK)  # repeated until the fault is switched off
     if _drop(faults, request, "request") or faults.hit("acme_empty", resource=resource) is not None:
         return web.Response()
     return None
@@ -91,21 +91,21 @@ def after(faults: Faults, request: web.Request) -> None:
 
 
 def in_progress(faults: Faults, resource: str) -> int | None:
-    """Return the Retry-After in seconds if *resource*, which is finished, is to be shown as in progress, else None."""
+    """Return Retry-After in seconds if a fault shows a finished *resource* as in progress, otherwise None."""
     on = faults.hit("acme_processing", resource=resource) if faults.any_on else None
     return None if on is None else int(on["retry_after"])
 
 
 def renewal_window(faults: Faults, start: float, end: float) -> tuple[float, float] | dict[str, Any] | None:
-    """Return a wrong renewal window if the fault ``acme_renewal_window`` is on, else None.
+    """Return a wrong renewal window if the fault ``acme_renewal_window`` is on, otherwise None.
 
     Args:
         faults: the service's faults.
         start: start of the correct window, in seconds since the epoch.
-        end: end of the correct window.
+        end: end of the correct window, in seconds since the epoch.
 
     Returns:
-        The window in seconds since the epoch, or a malformed response body.
+        Start and end of the wrong window in seconds since the epoch, or a malformed response body.
     """
     on = faults.hit("acme_renewal_window") if faults.any_on else None
     match None if on is None else on["kind"]:

@@ -1,4 +1,4 @@
-"""The CA's issuing certificates and keys on disk; a rotation adds, replaces and deletes them while the CA runs."""
+"""The CA's issuing certificates and keys on disk; rotations add, replace and delete these files while the CA runs."""
 
 from pathlib import Path
 
@@ -27,10 +27,10 @@ class IssuingFiles:
         return self.issuers[self.active]
 
     def reload(self) -> bool:
-        """Load the files again if they changed; return whether they did.
+        """Reload the files if they changed; return whether they changed.
 
         Raises:
-            KeyFileError: a file is malformed or does not fit; the issuing CAs loaded before stay in use.
+            KeyFileError: a file is malformed, or a key does not match its certificate; the loaded CAs stay in use.
         """
         seen = self._stamp()
         if seen == self._seen:
@@ -42,7 +42,7 @@ class IssuingFiles:
         return True
 
     def _stamp(self) -> object:
-        """Return names, modification times and inodes of the files, which identify their versions."""
+        """Return name, modification time and inode number of each file; any change to the files changes this value."""
         files = [*self._folder.glob("issuing*.pem"), *self._folder.glob(ACTIVE)]
         states = ((each.name, each.stat()) for each in sorted(files) if each.exists())
         return [(name, state.st_mtime_ns, state.st_ino) for name, state in states]

@@ -35,7 +35,7 @@ _SMALL_ORDER = {
     0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
     0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
 }
-#: Number of account keys that are kept after they were parsed and checked.
+#: Maximum number of parsed and checked account keys in the cache.
 MAX_KEYS = 4096
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 

@@ -66,7 +66,7 @@ class Leaves:
         The caller stores the returned record.  An empty or unknown *profile* selects the default.
 
         Raises:
-            LintError: the certificate would have findings; it is not signed.
+            LintError: lint has findings on the certificate, which is therefore not signed.
             LogError: the issuance log cannot be written.
         """
         kind = self._profiles.get(profile) or next(iter(self._profiles.values()))
@@ -93,7 +93,7 @@ class Leaves:
         return certificate
 
     def use(self, issuer: Issuer, urls: Urls | None) -> None:
-        """Sign all further leaves with *issuer*, whose CRL, certificate and OCSP responder are at *urls*."""
+        """Sign all future leaves with *issuer*, whose CRL, certificate and OCSP responder are at *urls*."""
         self._issuer, self._urls = issuer, urls
 
     # --- admin ------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Leaves:
         }
 
     def _certificate(self, request: Request) -> dict[str, Any]:
-        """Return everything about one certificate, and whether the issuance log has it."""
+        """Return the details of one certificate, including whether the issuance log contains it."""
         serial = request.params["serial"]
         if (found := self._store.certificate(serial)) is None:
             raise AdminError(404, f"expected the serial number of a certificate, got {serial!r}"[:200])

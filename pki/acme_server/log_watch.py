@@ -1,4 +1,4 @@
-"""Comparison of the CA's store with its issuance log: names certificates that were stored but never logged."""
+"""Compares the CA's store with its issuance log, and reports certificates that were stored but never logged."""
 
 from cryptography import x509
 
@@ -8,7 +8,7 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Maximum number of serial numbers in the detail of the health check.
+#: Maximum number of serial numbers in the message of the health check.
 MAX_NAMED = 3
 
 
@@ -16,7 +16,7 @@ class LogWatch:
     """Compares each newly stored certificate with the issuance log; records the health check ``issuance log``."""
 
     def __init__(self, telemetry: Telemetry, store: Store, issued: IssuanceLog) -> None:
-        """Declare the gauges; `check` compares *store* with the log *issued*."""
+        """Declare the gauges for comparisons of *store* with the issuance log *issued*."""
         self._health, self._store, self._log = telemetry.health, store, issued
         #: Serial numbers, in hexadecimal, of certificates in the store that the log does not contain.
         self.unlogged: list[str] = []
@@ -27,7 +27,7 @@ class LogWatch:
         )
 
     def check(self) -> None:
-        """Compare the certificates stored since the last call; set the gauges and the health check."""
+        """Compare the certificates stored since the last call with the log; set the gauges and the health check."""
         try:
             new = self._store.leaves_after(self._row)
             certificates = [fingerprint_of(x509.load_pem_x509_certificate(pem.encode())) for _, pem in new]

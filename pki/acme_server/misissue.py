@@ -1,6 +1,6 @@
-"""Certificates and chains that a CA must not issue, for the fault ``misissue``.
+"""Defective certificates and chains that a CA must never issue, for the fault ``misissue``.
 
-Each defect is made from a correct leaf, which is changed in one respect and signed again.
+For each defect, a correct leaf is changed in one respect and signed again.
 """
 
 import datetime as dt
@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authority import Issuer, hash_for, issue_root, new_key
 
-#: Defects, as values of the fault's parameter ``kind``.
+#: Kinds of defects; the fault's parameter ``kind`` selects one of them.
 KINDS = (
     "wrong-san", "expired", "not-yet-valid", "no-chain", "wrong-chain", "long-chain", "no-client-auth", "no-aki",
     "short-life",
@@ -19,7 +19,7 @@ KINDS = (
 WRONG_NAME = "wrong.example.com"
 #: Number of unrelated certificates that ``long-chain`` appends, about 9 kB in PEM.
 SURPLUS = 15
-#: Remaining share of the lifetime if the defect is ``short-life``.
+#: Lifetime of a leaf with the defect ``short-life``, as a fraction of the correct lifetime.
 SHORT = 0.1
 
 Leaf = tuple[x509.Certificate, tuple[x509.Certificate, ...]]
@@ -88,7 +88,7 @@ def _again(
 
 
 def _stranger(common_name: str, now: float) -> x509.Certificate:
-    """Return a certificate that does not belong to the chain of any leaf."""
+    """Return a certificate that is not part of any leaf's chain."""
     return issue_root(new_key(), common_name, now)
 
 

@@ -26,7 +26,7 @@ def read_identifier(value: object, issuer: Issuer) -> str:
     """Return the DNS identifier *value* of an order in lower case; it may begin with a wildcard label (``*.``).
 
     Raises:
-        Problem: *value* is not such a name, or *issuer* may not certify it.
+        Problem: *value* is not a valid DNS name, or *issuer* is not permitted to certify this name.
     """
     wildcard = "*." if isinstance(value, str) and value.startswith("*.") else ""
     return wildcard + read_name(value.removeprefix("*.") if isinstance(value, str) else value, issuer)

@@ -1,6 +1,6 @@
-"""OCSP responder of one issuer (RFC 6960, RFC 5019): responses are signed once and sent until half of their lifetime.
+"""OCSP responder of one issuer (RFC 6960, RFC 5019) that caches each signed response for half of its lifetime.
 
-Its key is created at the start and never written to disk; its delegated certificate is logged in the issuance log.
+The responder's key is created at startup and never written to disk; its certificate is added to the issuance log.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from telemetry.metrics import Counter
 
 logger = log.get("acme_server")
 
-#: Maximum number of stored responses; the one that was used least recently is discarded.  A response has 700 bytes.
+#: Maximum number of cached responses of about 700 bytes each; beyond it, the least recently used one is evicted.
 MAX_STORED = 50_000
 
 
@@ -27,7 +27,7 @@ class Signed:
     der: bytes
     #: Time of signing, in seconds since the epoch; nextUpdate follows after `LIFETIME`.
     signed: float
-    #: Status of the certificate: good or revoked.
+    #: Status of the certificate: ``good`` or ``revoked``.
     status: str
 
 
@@ -35,13 +35,13 @@ class OcspResponder:
     """Answers OCSP requests about the certificates of one issuer."""
 
     def __init__(self, issuer: Issuer, store: Store, issued: IssuanceLog, responses: Counter) -> None:
-        """Create the object without a certificate; call `renew_if_due` before the first request.
+        """Create a responder that has no certificate yet; call `renew_if_due` before the first request.
 
         Args:
-            issuer: the CA that issued the certificates, and the responder's certificate.
+            issuer: the CA that issued both the certificates in question and the responder's own certificate.
             store: the CA's database.
             issued: the issuance log.
-            responses: counts responses by the status in them.
+            responses: counter of responses, by status.
         """
         self._issuer, self._store, self._log, self._responses = issuer, store, issued, responses
         self._names = set(issuer_hashes(issuer))
@@ -59,7 +59,7 @@ class OcspResponder:
             Whether the certificate was renewed.
 
         Raises:
-            LogError: the certificate cannot be logged; the old one stays in use.
+            LogError: the new certificate cannot be logged; the old certificate stays in use.
         """
         if self._since <= now < (self._since + self._until) / 2:
             return False
@@ -72,12 +72,12 @@ class OcspResponder:
         return True
 
     def changed(self, serial: int) -> None:
-        """Discard the responses about the certificate *serial*, whose status has changed."""
+        """Discard the cached responses about the certificate *serial* because its status has changed."""
         for name_hash, key_hash in self._names:
             self._stored.pop((name_hash, key_hash, serial), None)
 
     def respond(self, asked: CertId, now: float) -> Signed | None:
-        """Return the response about a certificate; None if this issuer did not issue it.
+        """Return the signed response about a certificate; None if this issuer did not issue that certificate.
 
         Raises:
             StoreError: the store cannot be read.

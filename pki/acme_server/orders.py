@@ -126,7 +126,7 @@ class Orders:
         return order
 
     def _replaced(self, account: Account, names: tuple[str, ...], replaces: object) -> str | None:
-        """Return the serial number of the certificate that an order *replaces* (RFC 9773 section 5), or None."""
+        """Return the serial number of the certificate that an order replaces (RFC 9773 section 5), or None."""
         if replaces is None:
             return None
         found = find_certificate(self.store, replaces) if isinstance(replaces, str) else None
@@ -187,7 +187,7 @@ class Orders:
         return self._move(authorization, {"processing"}, **{"status": "invalid", **change})
 
     def processing(self, authorization: Authorization, method: str) -> Authorization:
-        """Record that validation of *authorization* with challenge type *method* has started, if it is pending."""
+        """If *authorization* is pending, record that its validation with challenge type *method* has started."""
         return self._move(authorization, {"pending"}, status="processing", method=method)
 
     def deactivate(self, authorization: Authorization) -> Authorization:
@@ -237,7 +237,7 @@ def key_authorization(token: str, account: Account) -> str:
 
 
 def find_certificate(store: Store, identifier: str) -> Certificate | None:
-    """Return the certificate with this unique identifier (RFC 9773 section 4.1), or None."""
+    """Return the certificate with the given unique identifier (RFC 9773 section 4.1), or None."""
     issuer, _, serial = identifier.partition(".")
     try:
         found = store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None

@@ -44,7 +44,7 @@ class OwnCertificate:
         return True
 
     def renew(self) -> None:
-        """Renew the certificate now, for example because another CA signs new leaves."""
+        """Renew the server's own certificate now, for example because another CA now signs new leaves."""
         self._inner = self._issue()
         logger.info("own_certificate_renewed", name=self._name)
 

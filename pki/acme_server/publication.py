@@ -1,7 +1,7 @@
-"""Revocation data and certificates of the CA's issuers over plain HTTP: CRL, OCSP and the issuer's certificate.
+"""Serves the CRL, OCSP responses and the certificate of each of the CA's issuers over plain HTTP.
 
-Paths contain an identifier of the issuer's key.  Standards: RFC 5280 sections 4.2.1.13 and 4.2.2.1, RFC 2585, RFC 6960
-appendix A, and RFC 5019 for the caching of OCSP responses.
+URL paths contain an identifier of the issuer's key.  Standards: RFC 5280 sections 4.2.1.13 and 4.2.2.1, RFC 2585,
+RFC 6960 appendix A, and RFC 5019 for caching OCSP responses.
 """
 
 import base64
@@ -21,10 +21,10 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Time for which clients may cache a CRL or an OCSP response (``Cache-Control: max-age``), in seconds.  It is short, so
+#: How long clients may cache a CRL or an OCSP response (``Cache-Control: max-age``), in seconds.  The time is short so
 #: that a revocation takes effect within seconds; public CAs use hours.
 MAX_AGE = 5
-#: Maximum size of an OCSP request, in bytes.  One for a single certificate has about 80.
+#: Maximum size of an OCSP request, in bytes.  A request about a single certificate has about 80 bytes.
 MAX_REQUEST = 4096
 REQUEST_TYPE, RESPONSE_TYPE = "application/ocsp-request", "application/ocsp-response"
 
@@ -33,22 +33,22 @@ class Publication:
     """CRL and OCSP responder of one issuer."""
 
     def __init__(self, issuer: Issuer, crl: RevocationList, responder: OcspResponder) -> None:
-        """Create the object from its parts."""
+        """Create the publication of an issuer from its CRL and its OCSP responder."""
         self.issuer, self.crl, self.ocsp = issuer, crl, responder
-        #: Identifier of the issuer in paths: the start of its subject key identifier, in hexadecimal.
+        #: Identifier of the issuer in URL paths: the first 16 hexadecimal digits of its subject key identifier.
         self.name = issuer.key_id.hex()[:16]
 
     def urls(self, base: str) -> Urls:
-        """Return the URLs to put into leaves; *base* is the scheme and host, for example ``http://ca.example.com``."""
+        """Return the URLs to put into leaves; *base* is the scheme and host, such as ``http://ca.example.com``."""
         name = self.name
         return Urls(f"{base}/crl/{name}.crl", f"{base}/issuer/{name}.cer", f"{base}/ocsp/{name}")
 
 
 class Publications:
-    """What all issuers publish."""
+    """The publications of all issuers of the CA."""
 
     def __init__(self, telemetry: Telemetry, store: Store, issued: IssuanceLog) -> None:
-        """Declare metrics; then call `add` for each issuer, and `renew_if_due` before the first request.
+        """Declare the metrics; call `add` for each issuer next, and `renew_if_due` before the first request.
 
         Args:
             telemetry: clock and metrics of the service.
@@ -65,7 +65,7 @@ class Publications:
         self.by_name: dict[str, Publication] = {}
 
     def add(self, issuer: Issuer) -> Publication:
-        """Return the publication of *issuer*; create it, or update its issuer, whose chain may have changed."""
+        """Create the publication of *issuer*, or update the chain of an existing one; return the publication."""
         crl = RevocationList(issuer, self._store, self._sizes)
         new = Publication(issuer, crl, OcspResponder(issuer, self._store, self._log, self._responses))
         found = self.by_name.setdefault(new.name, new)
@@ -73,37 +73,37 @@ class Publications:
         return found
 
     def issuer(self, key_id: str) -> Issuer | None:
-        """Return the issuer with this key identifier (hexadecimal), or None."""
+        """Return the issuer with the given key identifier (hexadecimal), or None."""
         return next((each.issuer for each in self.by_name.values() if each.issuer.key_id.hex() == key_id), None)
 
     def keep(self, issuers: Iterable[Issuer]) -> None:
-        """Add the new ones among *issuers*, and stop to publish for all others, whose keys were deleted."""
+        """Publish for exactly these *issuers*: add the new ones, and remove the publications of all others."""
         names = {self.add(each).name for each in issuers}
         self.by_name = {name: each for name, each in self.by_name.items() if name in names}
 
     @property
     def next_update(self) -> float:
-        """The earliest nextUpdate of all CRLs, in seconds since the epoch."""
+        """The earliest nextUpdate among all CRLs, in seconds since the epoch."""
         return min(each.crl.next_update for each in self.by_name.values())
 
     def changed(self, serial: str) -> None:
-        """Record that the certificate with this serial number (hexadecimal) was revoked."""
+        """Record that the certificate with the given serial number (hexadecimal) was revoked."""
         for each in self.by_name.values():
             each.crl.changed()
             each.ocsp.changed(int(serial, 16))
 
     def renew_if_due(self, now: float) -> None:
-        """Renew the CRLs and the certificates of OCSP responders that are due.
+        """Renew all CRLs and OCSP responder certificates that are due for renewal.
 
         Raises:
-            StoreError: the store or the issuance log cannot be written; what is due stays due.
+            StoreError: the store or the issuance log cannot be written; the next call retries the renewals.
         """
         for each in self.by_name.values():
             each.ocsp.renew_if_due(now)
             each.crl.renew_if_due(now)
 
     def application(self) -> web.Application:
-        """Return the HTTP application that serves everything in DER."""
+        """Return the HTTP application that serves CRLs, certificates and OCSP responses, all in DER."""
         application = web.Application(client_max_size=MAX_REQUEST)
         issuer = "{issuer:[0-9a-f]{16}}"
         application.router.add_get(f"/crl/{issuer}.crl", self._crl)
@@ -127,7 +127,7 @@ class Publications:
         return web.Response(body=der, content_type="application/pkix-cert", headers={"Cache-Control": "max-age=86400"})
 
     async def _get_ocsp(self, request: web.Request) -> web.Response:
-        """Answer a request in the path, in base64 (RFC 6960 appendix A.1); proxies can cache these responses."""
+        """Answer an OCSP request in base64 in the URL path (RFC 6960 appendix A.1); proxies can cache the response."""
         try:
             der = base64.b64decode(request.match_info["request"], validate=True)
         except (binascii.Error, ValueError):
@@ -155,7 +155,7 @@ class Publications:
 
 
 def _cached(request: web.Request, body: bytes, content_type: str, issued: float, next_update: float) -> web.Response:
-    """Return a response with validator and expiry (RFC 5019 section 6.2), or 304 if the client has this *body*."""
+    """Return a response with ETag and expiry (RFC 5019 section 6.2), or 304 if the client already has this *body*."""
     etag = hashlib.sha256(body).hexdigest()[:32]
     response = web.Response(body=body, content_type=content_type)
     if any(each.value in {etag, "*"} for each in request.if_none_match or ()):

@@ -1,11 +1,11 @@
-"""Rate limit of new orders per account: a number of orders within a sliding window.  The caller passes the time."""
+"""Rate limit on new orders per account within a sliding window; the caller supplies the current time."""
 
 import math
 from collections import deque
 
 
 class RateLimit:
-    """Counts the orders of each account; the counts are not stored, so that a restart clears them."""
+    """Counts each account's new orders in memory; a restart resets the counts."""
 
     def __init__(self, orders: int, window: float) -> None:
         """Allow *orders* new orders per account within *window* seconds."""
@@ -19,7 +19,8 @@ class RateLimit:
         """Count an order of *account*.
 
         Returns:
-            None if the order is allowed; otherwise whole seconds until the next order is, and the order is not counted.
+            None if the order is allowed.  Otherwise the order is not counted, and the result is the time until the next
+                order is allowed, in whole seconds.
         """
         times = self._times.setdefault(account, deque())
         while times and times[0] <= now - self.window:

@@ -1,7 +1,7 @@
-"""Recall: an operator asks clients to replace certificates within a window, through renewal information (RFC 9773).
+"""Recalls: through renewal information (RFC 9773), an operator asks clients to replace certificates within a window.
 
-A recall selects certificates by serial number, by issuer, or all.  It is stored, so that it survives a restart, and
-stays in force until the operator ends it.  The certificates stay valid: revoking them is another step.
+A recall selects certificates by serial number, by issuer, or all certificates.  Recalls are stored on disk and stay in
+force until the operator ends them.  The certificates stay valid; revoking them is a separate step.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Members of the body of ``POST /admin/recall``.
+#: Allowed members of the JSON body of ``POST /admin/recall``.
 MEMBERS = {"serials", "issuer", "in_s", "spread_s", "explanation_url"}
 #: Shortest window, in seconds: a window must not be empty.
 MIN_SPREAD = 1.0
 
 
 class Recalls:
-    """The recalls in force, and the admin requests that begin, show and end them."""
+    """The recalls in force, and the admin routes that begin, show and end recalls."""
 
     def __init__(self, telemetry: Telemetry, store: Store) -> None:
-        """Read the recalls that are in force from *store*, and declare the admin routes."""
+        """Load the recalls in force from *store*, and declare the admin routes."""
         self._clock, self._store = telemetry.clock, store
         self._recalls: Sequence[Recall] = store.recalls()
         telemetry.route("POST", "/admin/recall", self._begin)
@@ -33,7 +33,7 @@ class Recalls:
         return f"<Recalls {len(self._recalls)} in force>"
 
     def of(self, certificate: Certificate) -> Recall | None:
-        """Return the recall whose window begins first among those that select *certificate*, or None."""
+        """Return the recall with the earliest window among those that select *certificate*, or None."""
         found = [each for each in self._recalls if each.selects(certificate)]
         return min(found, key=lambda each: each.start, default=None)
 
@@ -61,7 +61,7 @@ class Recalls:
         return isinstance(serial, str) and self._store.certificate(serial) is not None
 
     def _show(self) -> dict[str, Any]:
-        """Return each recall with the number of selected certificates that are valid, and of those replaced."""
+        """Return each recall with the number of valid certificates it selects, and how many of them were replaced."""
         now = self._clock.time()
         valid = self._store.certificates(now)
         replaced = self._store.replaced()
@@ -89,7 +89,7 @@ class Recalls:
 
 
 def _is_replaced(certificate: Certificate, valid: Sequence[Certificate], replaced: set[str]) -> bool:
-    """Return whether a client reported a replacement, or the account has a newer certificate for all the names."""
+    """Return whether an order replaced the certificate, or the account has a newer certificate for all of its names."""
     return certificate.serial in replaced or any(
         each.account == certificate.account
         and each.issued > certificate.issued

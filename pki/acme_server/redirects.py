@@ -22,7 +22,7 @@ MAX_URL = 2000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Ports of web servers and name servers; only tests use ports other than the defaults."""
+    """Ports of the web servers and name servers that the CA contacts; only tests change the defaults."""
 
     http: int = 80
     https: int = 443

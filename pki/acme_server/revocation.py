@@ -24,7 +24,7 @@ class Revocation:
     """Authorizes and performs revocations."""
 
     def __init__(self, telemetry: Telemetry, orders: Orders, published: Publications) -> None:
-        """Declare the admin route; each revocation triggers a new CRL and a new OCSP response in *published*."""
+        """Declare the admin route; each revocation causes a new CRL and a new OCSP response in *published*."""
         self._clock, self._orders, self._store, self._published = telemetry.clock, orders, orders.store, published
         telemetry.route("POST", "/admin/revoke/{serial}", self.by_operator)
 

@@ -1,6 +1,6 @@
 """The CRL of one issuer (RFC 5280 section 5).
 
-It is renewed after each revocation and at half of its lifetime, so that it never reaches its nextUpdate.
+The CRL is renewed after each revocation and at half of its lifetime, so that it never expires.
 """
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,12 +19,12 @@ class RevocationList:
     """The newest CRL of one issuer."""
 
     def __init__(self, issuer: Issuer, store: Store, size: Gauge) -> None:
-        """Create the object without a CRL; call `renew_if_due` before the first request is served.
+        """Create an object that has no CRL yet; call `renew_if_due` before the first request is served.
 
         Args:
             issuer: the CA that signs the CRL.
             store: the CA's database.
-            size: number of entries, by issuer.
+            size: gauge of the number of entries, by issuer.
         """
         self._issuer, self._store, self._size = issuer, store, size
         #: Times of issuance and of nextUpdate, in seconds since the epoch.

@@ -52,11 +52,11 @@ MAX_NONCES = 20_000
 #: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
 #: following the suggestion does not shorten the use of a certificate.
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
-#: Length of the suggested window after a change of the issuing CA, as a fraction of the lifetime.
+#: Duration of the suggested renewal window after a change of the issuing CA, as a fraction of the leaf's lifetime.
 MOVING = 0.1
 #: Minimum Retry-After in responses with renewal information, in seconds.
 MIN_ASK_AGAIN = 5
-#: Maximum number of orders in one page of an account's list (RFC 8555 section 7.1.2.1).
+#: Maximum number of orders on one page of an account's list of orders (RFC 8555 section 7.1.2.1).
 PAGE = 100
 #: Retry-After in responses while the store is busy or its disk is full, in seconds.
 STORE_RETRY_AFTER = 1
@@ -81,9 +81,9 @@ class Settings:
     https_port: int = 443
     #: Scheme and host (and port) of the CRL's URL in leaves; None if the CRL is not served.
     http_base: str | None = None
-    #: Port of authoritative name servers; only tests use a port other than 53.
+    #: Port of authoritative name servers; only tests change it.
     dns_port: int = 53
-    #: Limit of new orders per account; None allows any number.
+    #: Rate limit on new orders per account; None means no limit.
     order_limit: RateLimit | None = None
     #: Certificate profiles by name; the first is the default.
     profiles: dict[str, Profile] = field(default_factory=lambda: {PEER.name: PEER})
@@ -124,12 +124,12 @@ class AcmeServer:
     def __init__(
         self, telemetry: Telemetry, issuer: Issuer, store: Store, stubs: Sequence[AsyncStub], settings: Settings
     ) -> None:
-        """Create a server, which validates through all *stubs*, and open the issuance log next to the store's file.
+        """Create a server that validates names through all *stubs*, and open the issuance log in the store's folder.
 
         The caller runs `application` and, over plain HTTP, `published.application` with an aiohttp runner.
 
         Raises:
-            ChainError: the issuance log was changed.
+            ChainError: the issuance log was tampered with.
             LogError: the issuance log cannot be read or written.
         """
         self.telemetry, self.issuer, self.store, self.settings = telemetry, issuer, store, settings
@@ -142,7 +142,7 @@ class AcmeServer:
         self.revocation = Revocation(telemetry, self.orders, self.published)
         self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, self._urls(issuer), self.log, profiles)
         self.recalls = Recalls(telemetry, store)
-        #: Time at which another issuing CA began to sign leaves, in seconds since the epoch; 0 if none did.
+        #: Time of the last change of the issuing CA, in seconds since the epoch; 0 if the CA never changed.
         self._switched = 0.0
         self._nonces = _Nonces()
         metrics = telemetry.metrics
@@ -158,7 +158,7 @@ class AcmeServer:
         return None if base is None else published.urls(base)
 
     def use(self, signing: Issuer, issuers: Iterable[Issuer]) -> None:
-        """Sign further leaves with the CA *signing*, and publish revocation data of all *issuers*."""
+        """Sign all future leaves with the CA *signing*, and publish revocation data for all *issuers*."""
         self.published.keep(issuers)
         if signing.key_id != self.issuer.key_id:
             self._switched = self.telemetry.clock.time()
@@ -195,9 +195,10 @@ class AcmeServer:
 
         Args:
             serial: serial number of the certificate.
-            issuer: key identifier of its issuer, in hexadecimal; empty means the CA that signs leaves now.
+            issuer: key identifier of its issuer, in hexadecimal; empty means the CA that currently signs leaves.
         """
-        der = serial.to_bytes(serial.bit_length() // 8 + 1)  # as a DER INTEGER, with a sign bit of 0
+        # The length leaves room for the sign bit (0) of a DER INTEGER.
+        der = serial.to_bytes(serial.bit_length() // 8 + 1)
         return f"{encode(bytes.fromhex(issuer) or self.issuer.key_id)}.{encode(der)}"
 
     # --- request validation and error responses ---------------------------------------------------------------------
@@ -476,8 +477,9 @@ class AcmeServer:
     async def _renewal_info(self, request: web.Request) -> web.Response:
         """Reply with the suggested renewal window (RFC 9773).
 
-        It is at two thirds of the lifetime; in the past for a revoked certificate; and begins with the change of the
-        issuing CA for a certificate of the one before.  A recall can begin earlier.
+        The window is at two thirds of the certificate's lifetime.  For a certificate of the previous issuing CA, the
+        window begins when the CA changed.  A recall can replace this window with an earlier one.  For a revoked
+        certificate, the window is in the past.
         """
         found = find_certificate(self.store, request.match_info["id"])
         if found is None:

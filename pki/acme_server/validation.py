@@ -1,7 +1,7 @@
 """Domain validation with http-01 and dns-01 (RFC 8555 sections 8.3 and 8.4), and CAA checks (RFC 8659).
 
-Names are looked up through the lab's own resolvers, without cached answers; the name servers of the zone are asked
-directly for the TXT records of dns-01.
+Names are resolved through the lab's own resolvers, bypassing their caches.  TXT records for dns-01 are queried directly
+at the zone's authoritative name servers.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ TIMEOUT = 5.0
 MAX_ANSWER = 4096
 #: Maximum number of names whose CAA records are looked up: the name itself and its parents (RFC 8659 section 3).
 MAX_LABELS = 10
-#: Maximum number of a zone's name servers that may fail to answer a dns-01 validation, if it has two or more.
+#: Maximum number of unresponsive name servers in a dns-01 validation, if the zone has at least two name servers.
 MAX_SILENT = 1
 #: Known CAA property tags (RFC 8659 section 4.1, RFC 9495).  Only ``issue`` and ``issuewild`` restrict issuance.
-#: A record with an unknown tag and the critical flag forbids issuance.
+#: A record with the critical flag and an unknown tag forbids issuance.
 KNOWN_TAGS = ("issue", "issuewild", "issuemail", "iodef", "contactemail", "contactphone")
 CRITICAL = 128
 
@@ -65,18 +65,18 @@ async def validate_http01(stub: AsyncStub, issuer: Issuer, name: str, token: str
 
 
 async def validate_dns01(stub: AsyncStub, name: str, expected: str, port: int) -> None:
-    """Ask the name servers of *name* for the TXT record of dns-01.
+    """Check that the name servers of *name* return the expected TXT record for dns-01.
 
-    Every server that answers must have the record; a single silent server is tolerated if others answer.
+    Every server that answers must have the record; one unresponsive server is tolerated if others answer.
 
     Args:
-        stub: finds the name servers.
+        stub: stub resolver that finds the name servers.
         name: the name to validate, without a wildcard label.
         expected: the key authorization.
         port: port of the name servers.
 
     Raises:
-        Problem: validation failed; the type is dns, unauthorized or incorrectResponse.
+        Problem: validation failed; the problem type is dns, unauthorized or incorrectResponse.
     """
     digest = encode(hashlib.sha256(expected.encode()).digest())
     owner = f"_acme-challenge.{name}"
@@ -103,7 +103,7 @@ async def validate_dns01(stub: AsyncStub, name: str, expected: str, port: int) -
 
 
 def _joined(text: str) -> str:
-    """Return the character strings of a TXT record as one text; *text* is the record in zone file format."""
+    """Return the concatenated character strings of a TXT record; *text* is the record in zone file format."""
     return "".join(each.strip('"') for each in text.split(" "))
 
 

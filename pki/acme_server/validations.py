@@ -1,4 +1,4 @@
-"""Queue and tasks of validations; storing a result is retried until it succeeds."""
+"""Validation queue and its worker tasks; a failed write of a validation's result is retried until it succeeds."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ logger = log.get("acme_server")
 MAX_AT_ONCE, MAX_PER_ACCOUNT = 64, 32
 #: Maximum number of waiting validations per account.
 MAX_WAITING = 1000
-#: Maximum time for which the response to a poll is held while the validation is in progress, in seconds.
+#: Maximum time that the response to a poll is delayed while the validation is in progress, in seconds.
 HOLD = 0.5
 #: Interval between attempts to store the result of a validation, in seconds.
 STORE_RETRY = 0.5
@@ -39,14 +39,14 @@ class Validations:
         ports: Ports,
         caa: str | None,
     ) -> None:
-        """Declare metrics and the fault ``validation_fails``.
+        """Declare the metrics and the fault ``validation_fails``.
 
         Args:
             telemetry: clock, faults and metrics of the service.
             orders: records the results.
             commits: writes the results to disk.
             stubs: one stub resolver for each network perspective; a validation must succeed through all of them.
-            issuer: limits the names to which http-01 may be redirected.
+            issuer: CA whose name constraints limit the hosts to which http-01 requests may be redirected.
             ports: ports of web servers and name servers.
             caa: the CA's name in CAA records; None disables the CAA check.
         """
@@ -54,7 +54,7 @@ class Validations:
         self._issuer, self._ports, self._caa = issuer, ports, caa
         self._queue: FairQueue[tuple[Authorization, Account]] = FairQueue(MAX_AT_ONCE, MAX_PER_ACCOUNT, MAX_WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Set when the validation of an authorization has ended, by the authorization's id.
+        #: Event for each running validation, by the authorization's id; set when that validation has ended.
         self._ends: dict[str, asyncio.Event] = {}
         self._outcomes = telemetry.metrics.counter(
             "firstbyte_acme_validations_total", "Validations by outcome", "outcome"
@@ -78,10 +78,10 @@ class Validations:
         return len(unfinished)
 
     def begin(self, authorization: Authorization, account: Account, method: str) -> Authorization:
-        """Set the status of *authorization* to processing, and queue its validation with challenge type *method*.
+        """Set the status of *authorization* to processing, and enqueue its validation with challenge type *method*.
 
         Raises:
-            Problem: the account has too many waiting validations.
+            Problem: the account has too many validations in the queue.
             StoreError: the store cannot be read; no validation is queued.
         """
         if self._queue.full(account.id):
@@ -96,7 +96,8 @@ class Validations:
     async def ended(self, authorization: Authorization) -> None:
         """Wait until the validation of *authorization* has ended, for at most `HOLD` seconds.
 
-        Responses to polls are held meanwhile: the client learns the result earlier, and with fewer requests.
+        The server delays responses to polls with this method, so that clients receive the result earlier and with fewer
+        requests.
         """
         if (end := self._ends.get(authorization.id)) is not None:
             with contextlib.suppress(TimeoutError):

@@ -33,14 +33,14 @@ class Watch:
         listen: Callable[[], Awaitable[web.TCPSite]],
         issuing: IssuingFiles | None = None,
     ) -> None:
-        """Create the task's object; then call `run`.
+        """Create a maintenance task; call `run` to start it.
 
         Args:
             server: the server to maintain.
-            own: its own certificate.
-            site: its listener; None if it does not listen.
-            listen: opens a new listener after the fault ``acme_refuse``.
-            issuing: the issuing CAs' files, which a rotation changes; None if they do not change.
+            own: the server's own certificate.
+            site: the server's listener; None if the server is not listening.
+            listen: opens a new listener when the fault ``acme_refuse`` ends.
+            issuing: the issuing CAs' files, which a rotation changes; None if these files never change.
         """
         self._server, self._own, self._listen, self._issuing = server, own, listen, issuing
         self._log = LogWatch(server.telemetry, server.store, server.log)
@@ -91,7 +91,7 @@ class Watch:
             self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
 
     def follow_issuing(self) -> None:
-        """Use the issuing CAs' files if they changed; the server's own certificate is renewed by the new CA."""
+        """Reload the issuing CAs' files if they changed, and renew the server's own certificate with the new CA."""
         try:
             if self._issuing is None or not self._issuing.reload():
                 return

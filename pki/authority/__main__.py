@@ -18,7 +18,7 @@ from authority.verify_log import verify_log
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand ; return 0 on success, 1 if ``verify-log`` finds something wrong, and 2 on an error."""
+    """Run a subcommand; return 0 on success, 1 if ``verify-log`` finds a discrepancy, and 2 on an error."""
     parser = argparse.ArgumentParser(
         prog="authority",
         description="The lab's certificate authority.",
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    """Perform the step *args.step*, if there is one; print the state as JSON."""
+    """Perform the rotation step *args.step*, if given; print the state of the rotation as JSON."""
     rotation = Rotation(args.root, args.ca, args.trust, args.passphrase_dir)
     try:
         state = rotation.advance(args.kind, args.step, time.time()) if args.step else read_state(args.root)

@@ -66,7 +66,7 @@ class Ceremony:
     tsig: Path | None = None
     #: One line per file, which states whether it was made or kept.
     log: list[str] = field(default_factory=list, init=False)
-    #: Numbers of the files in use; rotations change them.
+    #: Numbers of the root and issuing CA files in use; rotations change these numbers.
     _state: State = field(default_factory=State, init=False)
 
     def run(self, now: float) -> list[str]:
@@ -153,12 +153,12 @@ class Ceremony:
         return new
 
     def _new_root(self) -> list[x509.Certificate]:
-        """Return the root that a rotation is about to use; its last step may have been interrupted."""
+        """Return the new root of a rotation whose last step may have been interrupted."""
         file = root_files(self.root, self._state.new.root)[0]
         return [load_certificate(file)] if self._state.kind == "root" else []
 
     def _bundle(self) -> bytes:
-        """Return the content of the trust anchor's file; while a root is replaced, it may contain both roots."""
+        """Return the content of the trust bundle; during a rotation of the root, the bundle may contain both roots."""
         both = self._state.kind == "root" and self._state.step in {"trust-both", "sign-new"}
         numbers = (self._state.root, *((self._state.new.root,) if both else ()))
         return trust_bundle(self._state.bundle, [load_certificate(root_files(self.root, each)[0]) for each in numbers])

@@ -1,7 +1,7 @@
 """Hash chains of JSON lines: each line contains the hash of the previous line.
 
-Changed, inserted, reordered and removed lines are detected, except lines removed from the end.  Reads and writes no
-files.
+Verification detects changed, inserted, reordered and removed lines, except lines removed from the end.  This module
+does not access files.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 
 from authority.errors import AuthorityError
 
-#: Value of the previous hash in the first line.
+#: Value that the first line contains instead of the hash of a previous line.
 START = "0" * 64
 
 
@@ -24,7 +24,7 @@ class ChainError(AuthorityError):
 class Entry:
     """One line of a hash chain."""
 
-    #: Time, in seconds since the epoch.
+    #: Time of the event, in seconds since the epoch.
     at: float
     event: str
     #: Details of the event, such as hashes of files by path, or a certificate's subject and serial number.
@@ -39,7 +39,7 @@ class Entry:
 
 
 def line_hash(line: str) -> str:
-    """Return the hash of *line* (without newline) that the next line must contain."""
+    """Return the hash of *line* (without its newline), which the next line must contain."""
     return hashlib.sha256(line.encode()).hexdigest()
 
 
@@ -50,7 +50,7 @@ def read_chain(
 
     Args:
         lines: lines without newlines.
-        where: name of the file, for error messages.
+        where: name of the file in error messages.
         previous: hash of the line before the first of *lines*.
         first: line number of the first of *lines*.
 

@@ -40,7 +40,7 @@ PERMITTED = ("example.com", "lab.test", "localhost.test")
 #: Name constraints that forbid certificates for IP addresses (BR 7.1.2.5.2): the constraints on DNS names do not apply
 #: to other name types.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
-#: Key of certificates that are linted before the issuer signs them; no one trusts it.
+#: Throwaway key that signs certificates for lint before the real issuer signs them; no one trusts this key.
 _WORTHLESS = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -55,12 +55,12 @@ class Issuer:
 
     @property
     def alternates(self) -> tuple[tuple[x509.Certificate, ...], ...]:
-        """Other chains, which end at another root: without the cross-certificate, if the chain contains one."""
+        """Alternate chains to another root: the chain without the cross-certificate, if the chain contains one."""
         return (self.chain[:1],) if len(self.chain) > 1 else ()
 
     @property
     def key_id(self) -> bytes:
-        """The subject key identifier of the certificate."""
+        """The subject key identifier of the issuer's certificate."""
         return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
     def permits(self, name: str) -> bool:
@@ -79,7 +79,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """URLs of an issuer's CRL, certificate and OCSP responder; plain HTTP is sufficient: all responses are signed."""
+    """URLs of an issuer's CRL, certificate and OCSP responder; plain HTTP is sufficient because all data is signed."""
 
     crl: str
     issuer: str
@@ -97,7 +97,8 @@ def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: flo
 def issue_cross(issuer: Issuer, root: x509.Certificate, now: float) -> x509.Certificate:
     """Return a cross-certificate: the name and key of *root*, certified by the older root *issuer*.
 
-    Clients that trust only the older root accept certificates below *root* with it.
+    With the cross-certificate in the chain, clients that trust only the older root accept certificates issued under
+    *root*.
     """
     key: CertificatePublicKeyTypes = root.public_key()
     end = min(each.not_valid_after_utc.timestamp() for each in (root, issuer.certificate))
@@ -138,10 +139,10 @@ def issue_leaf(
         now: time of issuance, in seconds since the epoch.
         lifetime: seconds from *now* to notAfter.
         backdate: seconds from notBefore to *now*.
-        urls: for the extensions CRL distribution points and authority information access; None omits them.
+        urls: URLs for the extensions CRL distribution points and authority information access; None omits both.
         usages: extended key usages.
-        lint: called with the complete certificate, signed by a worthless key; it prevents the issuer's signature by
-            raising an exception.
+        lint: called with the complete certificate, signed with a throwaway key; an exception from this function
+            prevents the issuer from signing.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
@@ -206,14 +207,14 @@ def new_certificate(
 ) -> x509.CertificateBuilder:
     """Return a builder with a random serial number and no extensions, for a certificate that *issuer* will sign.
 
-    The certificate ends *lifetime* seconds after *now*, but no later than the CA certificate.
+    The certificate expires *lifetime* seconds after *now*, but no later than the CA certificate.
     """
     lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
     return _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
 
 
 def end_entity_usage() -> x509.KeyUsage:
-    """Return the key usage of certificates that are not CA certificates: digital signatures."""
+    """Return the key usage extension of end-entity certificates, which permits digital signatures only."""
     return _usage(digital_signature=True)
 
 

@@ -1,7 +1,8 @@
 """Issuance log: an append-only file with one entry for every certificate that the CA signs, in a hash chain.
 
-An entry is on disk before its certificate leaves the CA.  A last line without newline was torn by a crash; its
-certificate never left the CA, so the line is removed.  Several processes may write to the same file.
+An entry is on disk before its certificate leaves the CA.  A last line without a newline is an incomplete write by a
+process that crashed before its certificate left the CA, so the line is removed.  Several processes may write to the
+same file.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from authority.errors import StoreError
 from authority.hash_chain import START, ChainError, Entry, line_hash, read_chain
 
-#: Name of the file, in the folder of the CA's key.
+#: Name of the log file, in the folder of the CA's key.
 FILE = "issuance.log"
-#: Event of a leaf; its facts are issuer, serial, names, not_before, not_after, sha256 (of the DER) and account.
+#: Event of an issued leaf; its facts are issuer, serial, names, not_before, not_after, sha256 (of the DER) and account.
 ISSUED = "issued"
-#: Event of a certificate that the CA keeps itself, outside its store, such as that of its OCSP responder.
+#: Event of a certificate for the CA's own use that is not in its store, such as the OCSP responder's certificate.
 KEPT = "kept"
 
 
@@ -31,10 +32,10 @@ class LogError(StoreError):
 
 
 class IssuanceLog:
-    """An issuance log in a file, verified when it is opened."""
+    """An issuance log in a file, which is verified when it is opened."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file at *path*, remove a torn last line, and verify all entries.
+        """Open or create the file at *path*, remove an incomplete last line, and verify all entries.
 
         Raises:
             ChainError: an entry was changed, inserted or removed.
@@ -61,7 +62,7 @@ class IssuanceLog:
         account: str | None,
         event: str = ISSUED,
     ) -> None:
-        """Append the entry of a signed certificate; it is on disk when the method returns.
+        """Append an entry for a signed certificate; the entry is on disk when the method returns.
 
         Args:
             now: time of issuance, in seconds since the epoch.
@@ -100,7 +101,7 @@ class IssuanceLog:
         """
         wanted = dict(certificates)
         if any(self.certificates.get(serial) != digest for serial, digest in wanted.items()):
-            with self._opened():  # reads the entries of other processes
+            with self._opened():  # `_opened` reads the entries that other processes wrote
                 pass
         return [serial for serial, digest in wanted.items() if self.certificates.get(serial) != digest]
 
@@ -117,7 +118,7 @@ class IssuanceLog:
 
     @contextlib.contextmanager
     def _opened(self, flags: int = 0) -> Iterator[int]:
-        """Open and lock the file, and read the entries of other processes; yield the descriptor."""
+        """Open and lock the file, read the entries that other processes wrote, and yield the file descriptor."""
         try:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | flags, 0o600)
             try:
@@ -165,32 +166,32 @@ def _facts(certificate: x509.Certificate) -> dict[str, str | float]:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Result of reading an issuance log and comparing certificates with it."""
+    """Result of verifying an issuance log and comparing certificates with it."""
 
     #: Number of intact entries.
     entries: int
-    #: Message about the first bad entry; empty if there is none.
+    #: Error message about the first bad entry; empty if all entries are intact.
     damage: str
-    #: Whether the last line has no newline; the next start of the CA removes it.
+    #: Whether the last line is incomplete (has no newline); the CA removes such a line when it starts.
     torn: bool
-    #: Serial numbers of compared certificates that the log does not contain.
+    #: Serial numbers of the compared certificates that the log does not contain.
     missing: tuple[str, ...]
-    #: Serial numbers in the log that are not in the store: the CA was killed before it stored the certificate.
+    #: Serial numbers in the log but not in the store, because the CA was killed before storing the certificate.
     unstored: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether the chain is intact and no compared certificate is missing."""
+        """Whether the hash chain is intact and the log contains every compared certificate."""
         return not self.damage and not self.missing
 
 
 def audit(path: Path, stored: Iterable[tuple[str, str]], seen: Iterable[tuple[str, str]] = ()) -> Audit:
-    """Verify the log at *path* without changing it, and compare certificates with its intact entries.
+    """Verify the log at *path* without changing the file, and compare certificates with the log's intact entries.
 
     Args:
         path: the issuance log.
         stored: serial number and SHA-256 of the DER of every certificate in the CA's store.
-        seen: the same of certificates that servers presented.
+        seen: serial number and SHA-256 of the DER of every certificate that servers presented.
 
     Raises:
         LogError: the file cannot be read.
@@ -203,7 +204,7 @@ def audit(path: Path, stored: Iterable[tuple[str, str]], seen: Iterable[tuple[st
     kept: set[str] = set()
     entries, damage = 0, ""
     try:
-        for entries, (entry, _) in enumerate(read_chain(_lines(whole), path), 1):  # noqa: B007 - counts the intact entries
+        for entries, (entry, _) in enumerate(read_chain(_lines(whole), path), 1):  # noqa: B007 - `entries` counts the intact entries and is used after the loop
             serial = entry.facts.get("serial", "")
             logged[serial] = entry.facts.get("sha256", "")
             kept |= {serial} if entry.event == KEPT else set()

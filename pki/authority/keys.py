@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from authority.errors import KeyFileError
 from authority.issuance import Issuer
 
-#: File with the number of the issuing CA that signs new leaves; without this file it is 1.
+#: File with the number of the issuing CA that signs new leaves; if the file is missing, that CA has number 1.
 ACTIVE = "active"
 
 
@@ -54,13 +54,13 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def issuing_files(folder: Path, number: int) -> tuple[Path, Path]:
-    """Return the paths of certificate chain and key of the issuing CA with this *number*, which counts from 1."""
+    """Return the paths of the certificate chain and the key of the issuing CA *number*; numbers begin at 1."""
     suffix = "" if number == 1 else f"-{number}"
     return folder / f"issuing{suffix}.pem", folder / f"issuing{suffix}.key.pem"
 
 
 def issuing_numbers(folder: Path) -> list[int]:
-    """Return the numbers of all issuing CAs in *folder*, in ascending order."""
+    """Return the numbers of all issuing CAs in *folder* in ascending order."""
     found = (re.fullmatch(r"issuing(?:-([2-9]|[1-9][0-9]+))?\.pem", each.name) for each in folder.glob("issuing*.pem"))
     return sorted(int(match[1] or 1) for match in found if match)
 
@@ -69,7 +69,7 @@ def active_number(folder: Path) -> int:
     """Return the number of the issuing CA that signs new leaves.
 
     Raises:
-        KeyFileError: the file is malformed.
+        KeyFileError: the file with the number is malformed.
     """
     try:
         return int((folder / ACTIVE).read_text(encoding="ascii"))
@@ -80,7 +80,7 @@ def active_number(folder: Path) -> int:
 
 
 def load_issuer(folder: Path, passphrase_file: Path, number: int = 1) -> Issuer:
-    """Read key and certificate chain of the issuing CA with this *number* from *folder*.
+    """Load the key and the certificate chain of the issuing CA *number* from *folder*.
 
     Raises:
         KeyFileError: a file is missing or malformed, or the key does not match the certificate.

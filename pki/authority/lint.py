@@ -1,7 +1,7 @@
-"""Lint of leaf certificates before they are signed: cheap checks in the hot path of issuance.
+"""Lint of leaf certificates before they are signed: cheap checks on the hot path of issuance.
 
-The certificate is built completely and signed with a key that no one trusts; only if all checks pass does the issuing
-key sign it.  `pkilint`, which is thorough and slow, checks every kind of certificate in the tests.
+The complete certificate is first signed with a throwaway key that no one trusts.  The issuing key signs the certificate
+only if all checks pass.  In the tests, `pkilint`, which is thorough but slow, checks every kind of certificate.
 """
 
 import re
@@ -16,11 +16,11 @@ from authority.issuance import Issuer
 
 #: A host name in lower case (RFC 1123 section 2.1), with at least two labels.
 HOST = re.compile(r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
-#: Maximum lifetime of a leaf, in seconds: 90 days and the backdate.
+#: Maximum lifetime of a leaf, in seconds: 90 days, and one day for backdating.
 MAX_LIFETIME = 91 * 86400.0
 #: Minimum and maximum size of serial numbers in bits (BR 7.1; RFC 5280 section 4.1.2.2: 20 octets with the sign bit).
 MIN_SERIAL, MAX_SERIAL = 64, 159
-#: Whether each extension must be critical (RFC 5280 section 4.2, BR 7.1.2.7.6); others are not allowed.
+#: Allowed extensions, and whether each one must be critical (RFC 5280 section 4.2, BR 7.1.2.7.6).
 CRITICAL = {
     ExtensionOID.BASIC_CONSTRAINTS: True,
     ExtensionOID.KEY_USAGE: True,
@@ -30,16 +30,16 @@ CRITICAL = {
     ExtensionOID.CRL_DISTRIBUTION_POINTS: False,
     ExtensionOID.AUTHORITY_INFORMATION_ACCESS: False,
 }
-#: Extensions that every leaf has, in addition to subjectAltName.
+#: Extensions that every leaf must have, in addition to subjectAltName.
 REQUIRED = tuple(CRITICAL)[:4]
 
 
 class LintError(AuthorityError):
-    """A leaf certificate has findings and was not signed."""
+    """Lint has findings on a leaf certificate, which was therefore not signed."""
 
 
 def check_leaf(leaf: x509.Certificate, issuer: Issuer) -> None:
-    """Raise `LintError`, which lists all findings, unless *leaf* may be signed by *issuer*."""
+    """Raise `LintError` with all findings if *issuer* must not sign *leaf*."""
     if findings := [finding for check in CHECKS for finding in check(leaf, issuer)]:
         raise LintError(f"not signed: {'; '.join(findings)}")
 
@@ -109,7 +109,7 @@ def _key(leaf: x509.Certificate, issuer: Issuer) -> Iterator[str]:
         yield "expected another key than the issuer's"
 
 
-#: All checks; each yields its findings.
+#: All checks, as functions that yield findings.
 CHECKS: tuple[Callable[[x509.Certificate, Issuer], Iterator[str]], ...] = (
     _serial,
     _validity,

@@ -19,12 +19,12 @@ from authority.keys import new_key
 from authority.revocation import REASONS, Revoked, seconds
 
 #: Hash functions of a CertID (RFC 6960 section 4.1.1) that requests may use; RFC 5019 section 2.1.1 requires SHA-1.
-HASHES: tuple[hashes.HashAlgorithm, ...] = (hashes.SHA1(), hashes.SHA256())  # noqa: S303 - a name of the issuer, not a signature
-#: Lifetime of a responder's certificate, in seconds.  It is short, because the certificate cannot be
+HASHES: tuple[hashes.HashAlgorithm, ...] = (hashes.SHA1(), hashes.SHA256())  # noqa: S303 - SHA-1 only identifies the issuer and protects no signature
+#: Lifetime of a responder's certificate, in seconds.  The lifetime is short because the certificate cannot be
 #: revoked (RFC 6960 section 4.2.2.2.1).
 RESPONDER_LIFETIME = 86400.0
-#: Responses without signature for requests that are malformed, or about a certificate that is unknown here (RFC 5019
-#: section 2.2.3).
+#: Unsigned responses: to malformed requests, and to requests about a certificate that this responder does not know
+#: (RFC 5019 section 2.2.3).
 MALFORMED, UNAUTHORIZED = (
     ocsp.OCSPResponseBuilder.build_unsuccessful(status)
     for status in (ocsp.OCSPResponseStatus.MALFORMED_REQUEST, ocsp.OCSPResponseStatus.UNAUTHORIZED)
@@ -37,7 +37,7 @@ class BadRequestError(AuthorityError):
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """A delegated OCSP responder: its key, and its certificate, which permits it to sign for the issuer."""
+    """Key and certificate of a delegated OCSP responder; the certificate permits signing responses for the issuer."""
 
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes
@@ -45,7 +45,7 @@ class Responder:
 
 @dataclass(frozen=True, slots=True)
 class CertId:
-    """The certificate in an OCSP request."""
+    """Identifies the certificate that an OCSP request asks about."""
 
     issuer_name_hash: bytes
     issuer_key_hash: bytes
@@ -54,14 +54,14 @@ class CertId:
 
     @property
     def key(self) -> tuple[bytes, bytes, int]:
-        """The fields as a dictionary key; hashes of different functions have different lengths."""
+        """The fields as a dictionary key, without the hash function: the length of the hashes identifies it."""
         return self.issuer_name_hash, self.issuer_key_hash, self.serial
 
 
 def new_responder(issuer: Issuer, now: float) -> Responder:
-    """Return a responder for *issuer* with a new key; its certificate ends no later than the CA certificate.
+    """Return a responder for *issuer* with a new key; its certificate expires no later than the CA certificate.
 
-    The certificate contains id-pkix-ocsp-nocheck: clients do not look for its revocation status.
+    The certificate contains id-pkix-ocsp-nocheck: clients do not check whether it was revoked.
     """
     key = new_key()
     return Responder(_responder_certificate(issuer, key.public_key(), now), key)
@@ -82,7 +82,7 @@ def _responder_certificate(issuer: Issuer, public_key: CertificatePublicKeyTypes
 
 
 def read_request(der: bytes) -> CertId:
-    """Parse an OCSP request for one certificate; its extensions, such as a nonce, are ignored.
+    """Parse an OCSP request about one certificate; request extensions, such as a nonce, are ignored.
 
     Raises:
         BadRequestError: the request is malformed, asks about several certificates, or uses an unknown hash function.
@@ -95,12 +95,13 @@ def read_request(der: bytes) -> CertId:
 
 
 def issuer_hashes(issuer: Issuer) -> list[tuple[bytes, bytes]]:
-    """Return the hashes of the issuer's name and key that requests contain, for each of `HASHES`."""
+    """Return the hashes of the issuer's name and key, as in OCSP requests, for each hash function in `HASHES`."""
     found = []
     for algorithm in HASHES:
         request = ocsp.OCSPRequestBuilder().add_certificate(issuer.certificate, issuer.certificate, algorithm).build()
         name = hashes.Hash(algorithm)
-        name.update(issuer.certificate.subject.public_bytes())  # the request has the hash of the issuer's own issuer
+        # The name hash in `request` is useless here: it covers the name of the CA that certified the issuer.
+        name.update(issuer.certificate.subject.public_bytes())
         found.append((name.finalize(), request.issuer_key_hash))
     return found
 
@@ -108,15 +109,15 @@ def issuer_hashes(issuer: Issuer) -> list[tuple[bytes, bytes]]:
 def sign_response(
     responder: Responder, certificate: CertId, revoked: Revoked | None, now: float, lifetime: float, backdate: float
 ) -> bytes:
-    """Return a signed response in DER: *certificate* is good, or revoked as *revoked* states.
+    """Return a signed OCSP response in DER with the status of *certificate*.
 
     Args:
         responder: signs the response, which includes its certificate.
-        certificate: the certificate in the request, which the responder's issuer has issued.
-        revoked: time and reason of its revocation; None if it is good.
+        certificate: the certificate that the request asks about; the responder's issuer issued this certificate.
+        revoked: time and reason of the revocation; None gives the status "good".
         now: time of signing, in seconds since the epoch.
         lifetime: seconds from *now* to nextUpdate.
-        backdate: seconds from thisUpdate to *now*, for clients whose clock is slow.
+        backdate: seconds from thisUpdate to *now*, for clients whose clocks are behind.
     """
     status = ocsp.OCSPCertStatus.GOOD if revoked is None else ocsp.OCSPCertStatus.REVOKED
     return (

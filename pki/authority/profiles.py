@@ -1,12 +1,12 @@
-"""Certificate profiles: what the leaves of an order contain, from one TOML file (draft-ietf-acme-profiles).
+"""Certificate profiles, which define the content of leaves and are read from a TOML file (draft-ietf-acme-profiles).
 
-Each table is a profile; its name is that of the profile.  The first one applies to orders without a profile:
+Each table defines the profile of the same name.  The first profile applies to orders that name no profile:
 
     [peer]
     description = "TLS servers that are also mTLS clients"
     usages = ["serverAuth", "clientAuth"]
-    lifetime = 3600     # seconds, at most; without this key the CA's `--lifetime`
-    revocation = true   # whether leaves contain the URLs of CRL and OCSP
+    lifetime = 3600     # maximum, in seconds; the default is the CA's `--lifetime`
+    revocation = true   # whether leaves contain the URLs of the CRL and the OCSP responder
 """
 
 import re
@@ -24,7 +24,7 @@ from hostfiles.toml import TomlFile
 USAGES = {"serverAuth": ExtendedKeyUsageOID.SERVER_AUTH, "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH}
 #: Bounds of a profile's lifetime, in seconds.
 MIN_LIFETIME, MAX_LIFETIME = 5, 90 * 86400
-#: Pattern of names and maximum length of descriptions; both are in the ACME directory.
+#: Pattern of profile names, and maximum length of descriptions; the ACME directory lists both.
 NAME, MAX_DESCRIPTION = re.compile(r"[a-z][a-z0-9-]{0,31}"), 200
 
 
@@ -37,13 +37,13 @@ class Profile:
     """A kind of leaf certificate."""
 
     name: str
-    #: A sentence for people who choose a profile.
+    #: One sentence that helps people to choose a profile.
     description: str
-    #: Names of the extended key usages, in `USAGES`.
+    #: Extended key usages, as names in `USAGES`.
     usages: tuple[str, ...] = ("serverAuth", "clientAuth")
-    #: Maximum lifetime in seconds; None: the lifetime that the CA is set to.
+    #: Maximum lifetime in seconds; None means the CA's configured lifetime.
     lifetime: float | None = None
-    #: Whether leaves contain the URLs of CRL and OCSP; short-lived certificates do not need revocation.
+    #: Whether leaves contain the URLs of the CRL and the OCSP responder; short-lived certificates do not need them.
     revocation: bool = True
 
     @property
@@ -52,7 +52,7 @@ class Profile:
         return [USAGES[each] for each in self.usages]
 
 
-#: Profile of leaves without a file of profiles.
+#: Default profile if the CA has no file of profiles.
 PEER = Profile("peer", "TLS servers that are also mTLS clients")
 
 
@@ -61,7 +61,7 @@ class _ProfilesFile(TomlFile):
     error: ClassVar[type[Exception]] = ProfilesError
 
     def __init__(self, text: str, name: str) -> None:
-        self.known = tuple(re.findall(r"^\s*\[\s*([^\[\]]+?)\s*\]", text, re.MULTILINE))  # type: ignore[misc]  # each file chooses the names of its tables
+        self.known = tuple(re.findall(r"^\s*\[\s*([^\[\]]+?)\s*\]", text, re.MULTILINE))  # type: ignore[misc]  # a class constant in other subclasses; here, the table names differ from file to file
         super().__init__(text, name)
 
     def profiles(self) -> dict[str, Profile]:
@@ -96,10 +96,10 @@ class _ProfilesFile(TomlFile):
 
 
 def load_profiles(path: Path | None) -> dict[str, Profile]:
-    """Return the profiles in the file at *path*, by name; the first is the default.  Without a path: `PEER` only.
+    """Return the profiles in the file at *path* by name, the default first.  If *path* is None, return only `PEER`.
 
     Raises:
-        ProfilesError: the file cannot be read or is invalid; the message has file, line, and what was expected.
+        ProfilesError: the file is unreadable or invalid; the message gives the file, the line and what was expected.
     """
     if path is None:
         return {PEER.name: PEER}
@@ -107,5 +107,5 @@ def load_profiles(path: Path | None) -> dict[str, Profile]:
 
 
 def read_profiles(text: str, name: str) -> dict[str, Profile]:
-    """Return the profiles in *text*; *name* is the file name in error messages.  Raises `ProfilesError`."""
+    """Return the profiles in *text*, or raise `ProfilesError`; *name* is the file name in error messages."""
     return _ProfilesFile(text, name).profiles()

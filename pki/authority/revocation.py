@@ -66,5 +66,5 @@ def _entry(revoked: Revoked) -> x509.RevokedCertificate:
 
 
 def seconds(at: float) -> dt.datetime:
-    """Return the time *at*, in seconds since the epoch, without a fraction, which these structures cannot express."""
+    """Return the time *at* (seconds since the epoch) in whole seconds: CRLs and OCSP responses allow no fractions."""
     return dt.datetime.fromtimestamp(int(at), dt.UTC)

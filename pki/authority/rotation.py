@@ -1,12 +1,12 @@
-"""Replacement of the issuing CA or of the root while hosts keep running, in steps (root A, then A and B, then B).
+"""Rotation of the issuing CA or the root, in steps, while hosts keep running: trust root A, then both A and B, then B.
 
-Each step writes its files first and then, atomically, the state; after a crash the same step is simply performed again.
-Only the ceremony's host runs these steps, because they use the root's key.  Whether all hosts are ready for the next
-step is not known here: `firstbyte pki rotate` asks them.
+Each step first writes its files and then atomically updates the state; after a crash, the same step is repeated.  Only
+the ceremony's host performs these steps, because they use the root's key.  This module does not check whether all hosts
+are ready for the next step; `firstbyte pki rotate` does.
 
-    prepare       new keys and certificates; a new root is also certified by the old root (cross-certificate)
+    prepare       new keys and certificates are created; the old root also certifies a new root (cross-certificate)
     trust-both    the trust bundle contains the old and the new root      (only for a new root)
-    sign-new      the new issuing CA signs all further leaves
+    sign-new      the new issuing CA signs all future leaves
     trust-new     the trust bundle contains the new root only            (only for a new root)
     retire        the private keys of the old issuing CA (and root) are deleted
 """
@@ -29,24 +29,25 @@ STEPS = {
     "root": ("prepare", "trust-both", "sign-new", "trust-new", "retire"),
     "intermediate": ("prepare", "sign-new", "retire"),
 }
-#: The step after which the new files are those that the ceremony checks.
+#: For each kind of rotation, the step after which the ceremony checks the new files instead of the old files.
 PROMOTES = {"root": "trust-new", "intermediate": "sign-new"}
-#: File of the state, and of the transcript, in the folder of the root's key.
+#: Files with the state of the rotation and with the transcript, in the folder of the root's key.
 STATE, TRANSCRIPT = "rotation.json", "transcript.jsonl"
-#: First line of a trust bundle; PEM parsers ignore it.  A bundle without this line is version 1.
+#: First line of a trust bundle, which PEM parsers ignore.  A bundle without this line is version 1.
 HEADER = "# trust bundle {version}\n"
 
 
 class RotationError(AuthorityError):
-    """The requested step is not the next one, or another rotation is in progress; nothing is changed."""
+    """The requested step is not the next one, or another rotation is in progress; no file was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """Progress of a rotation, and the numbers of the files in use."""
 
-    #: Numbers of the root and of the issuing CA in use.
+    #: Number of the root in use.
     root: int = 1
+    #: Number of the issuing CA in use.
     issuer: int = 1
     #: Version of the trust bundle.
     bundle: int = 1
@@ -56,7 +57,7 @@ class State:
     step: str = ""
 
     def next(self, kind: str) -> str:
-        """Return the next step of a rotation of this *kind*.
+        """Return the next step of a rotation of the given *kind*.
 
         Raises:
             RotationError: a rotation of the other kind is in progress.
@@ -68,14 +69,14 @@ class State:
 
     @property
     def old(self) -> "State":
-        """The numbers of the files that this rotation replaces."""
+        """The numbers of the root and issuing CA files that this rotation replaces."""
         if not self.kind or self.step not in self._promoted():
             return self
         return replace(self, issuer=self.issuer - 1, root=self.root - (self.kind == "root"))
 
     @property
     def new(self) -> "State":
-        """The numbers of the files that this rotation creates."""
+        """The numbers of the root and issuing CA files that this rotation creates."""
         old = self.old
         return replace(self, issuer=old.issuer + 1, root=old.root + (self.kind == "root"))
 
@@ -85,7 +86,7 @@ class State:
 
 
 def read_state(folder: Path) -> State:
-    """Return the state in the root's *folder*; without a file, no rotation has ever begun.
+    """Return the state stored in the root's *folder*; a missing file means that no rotation has ever begun.
 
     Raises:
         RotationError: the file is malformed.
@@ -103,14 +104,14 @@ def read_state(folder: Path) -> State:
 
 
 def root_files(folder: Path, number: int) -> tuple[Path, Path]:
-    """Return the paths of certificate and key of the root with this *number*."""
+    """Return the paths of the certificate and the key of root *number*."""
     suffix = "" if number == 1 else f"-{number}"
     return folder / f"root{suffix}.pem", folder / f"root{suffix}.key.pem"
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """The folders of a rotation, which are those of the ceremony."""
+    """Performs the steps of a rotation in the folders of a ceremony."""
 
     root: Path
     ca: Path
@@ -118,7 +119,7 @@ class Rotation:
     passphrase: Path
 
     def advance(self, kind: str, step: str, now: float) -> State:
-        """Perform *step* of a rotation of this *kind*, and return the new state.
+        """Perform *step* of a rotation of the given *kind*, and return the new state.
 
         Raises:
             RotationError: *step* is not the next one.
@@ -167,7 +168,8 @@ class Rotation:
         issuing = issue_intermediate(parent, key.public_key(), f"firstbyte lab issuing CA {new.issuer}", now)
         certificate_file, key_file = issuing_files(self.ca, new.issuer)
         atomic_write(key_file, private_key_pem(key, issuing_words), 0o600)
-        atomic_write(certificate_file, issuing.public_bytes(Encoding.PEM) + chain)  # last: the CA loads both files now
+        # The certificate is written last: the CA loads the pair as soon as this file exists.
+        atomic_write(certificate_file, issuing.public_bytes(Encoding.PEM) + chain)
 
     def _root(self, number: int) -> Issuer:
         certificate_file, key_file = root_files(self.root, number)

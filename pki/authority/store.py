@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS recall (
     url TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 """
-#: Columns of tables that databases of earlier versions lack.
+#: Columns that are missing from the tables of databases created by earlier versions.
 ADDED = {
     "authorization": {"method": "TEXT NOT NULL DEFAULT ''"},
     "certificate": {"issuer": "TEXT NOT NULL DEFAULT ''"},
@@ -78,7 +78,7 @@ class Order:
     serial: str | None = None
     #: The reason why the order is invalid, as an ACME problem document.
     error: dict[str, Any] | None = None
-    #: Name of the certificate profile; empty in orders of earlier versions.
+    #: Name of the certificate profile; empty in orders stored by earlier versions.
     profile: str = ""
     #: Serial number of the certificate that the new one replaces (RFC 9773 section 5), in hexadecimal.
     replaces: str | None = None
@@ -100,7 +100,7 @@ class Authorization:
     validated: float | None = None
     #: The reason why validation failed, as an ACME problem document.
     error: dict[str, Any] | None = None
-    #: Type of the challenge that the client has chosen, such as ``http-01``; empty before the choice.
+    #: Challenge type chosen by the client, such as ``http-01``; empty until the client chooses.
     method: str = ""
 
 
@@ -132,18 +132,19 @@ class Recall:
     """An operator's request to replace certificates; times are in seconds since the epoch."""
 
     created: float
-    #: Serial numbers in hexadecimal; empty selects all certificates of the issuer.
+    #: Serial numbers of the selected certificates, in hexadecimal; empty selects all certificates of the issuer.
     serials: tuple[str, ...]
-    #: Key identifier of the issuer in hexadecimal; empty selects all issuers.
+    #: Key identifier of the selected issuer, in hexadecimal; empty selects all issuers.
     issuer: str
-    #: The window in which clients should replace the certificates.
+    #: Start of the window in which clients should replace the certificates.
     start: float
+    #: End of the window.
     end: float
-    #: Page that explains the recall; may be empty.
+    #: URL of a page that explains the recall; may be empty.
     url: str
 
     def selects(self, certificate: "Certificate") -> bool:
-        """Return whether *certificate* is to be replaced: it was issued before the recall, and matches."""
+        """Return whether the recall selects *certificate*; certificates issued after the recall are never selected."""
         if certificate.issued > self.created or (self.serials and certificate.serial not in self.serials):
             return False
         return self.issuer in {"", certificate.issuer}
@@ -154,19 +155,19 @@ T = TypeVar("T", Account, Order, Authorization, Certificate)
 _JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict}
 
 
-#: Columns that are not named like their field.
+#: Column name for each field whose column has a different name.
 _COLUMNS = {"order": "ordering"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """How the records of one class are stored; columns are in the order of the fields, the first is the primary key."""
+    """SQL statements for the records of one class; columns are in field order, and the first is the primary key."""
 
     name: str
     columns: tuple[str, ...]
-    #: Statement that inserts a record, or updates its changing columns.
+    #: Statement that inserts a record, or updates the mutable columns of an existing record.
     put: str
-    #: Statement that reads all columns; a condition may follow.
+    #: Statement that reads all columns; a WHERE clause may be appended.
     select: str
 
     @classmethod
@@ -203,7 +204,7 @@ class Store:
         self.path = path
         #: The reason why the last write failed; empty if it succeeded.
         self.failure = ""
-        #: Whether changes stay in memory until `commit`.
+        #: Whether changes stay in memory until `commit` is called.
         self.deferred = False
         self._working = WorkingSet()
         self._checks = 0
@@ -252,14 +253,14 @@ class Store:
 
     @property
     def batch(self) -> Batch | None:
-        """The changes that `commit` would write; None if there are none."""
+        """The pending changes that `commit` would write; None if there are none."""
         return self._working.batch
 
     def commit(self) -> None:
-        """Write all changes to disk in one transaction; if that fails, all of them are forgotten.
+        """Write all pending changes to disk in one transaction; if the transaction fails, discard them.
 
         Raises:
-            StoreError: the changes cannot be written; the batch has the same error.
+            StoreError: the changes cannot be written; the error is also stored in the batch.
         """
         if (batch := self._working.batch) is None:
             return
@@ -274,7 +275,7 @@ class Store:
         self._working.written()
 
     def _put(self, *records: Record) -> None:
-        """Insert or update *records*; a certificate with a known serial number makes the transaction fail."""
+        """Insert or update *records*; the transaction fails if a certificate's serial number already exists."""
         for record in records:
             key = record.serial if isinstance(record, Certificate) else record.id
             self._working.change(key, record)
@@ -282,7 +283,7 @@ class Store:
             self.commit()
 
     def _read(self, kind: type[T], condition: str, *values: object) -> list[T]:
-        """Return the records on disk of class *kind* that match an SQL *condition*."""
+        """Return the records of class *kind* on disk that match an SQL *condition*."""
         table = _TABLES[kind]
         with _errors("the CA's store"):
             found = self._db.execute(f"{table.select} {condition}", values).fetchall()
@@ -297,7 +298,7 @@ class Store:
         ]
 
     def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
-        """Write all changes, and return the records of class *kind* that match an SQL *condition*."""
+        """Write all pending changes, and return the records of class *kind* that match an SQL *condition*."""
         self.commit()
         return self._read(kind, condition, *values)
 
@@ -334,7 +335,7 @@ class Store:
         return self._get(Order, order_id)
 
     def orders(self, account_id: str, skip: int = 0, limit: int = -1) -> list[str]:
-        """Return the ids of an account's orders, oldest first; all, or at most *limit* after the first *skip*."""
+        """Return the ids of an account's orders, oldest first: up to *limit* (-1: all) after skipping *skip* orders."""
         found = self._select(Order, "account = ? ORDER BY rowid LIMIT ? OFFSET ?", account_id, limit, skip)
         return [order.id for order in found]
 
@@ -383,7 +384,7 @@ class Store:
         return self._select(Certificate, "not_after > ? ORDER BY issued", after)
 
     def leaves_after(self, row: int) -> list[tuple[int, str]]:
-        """Return row number and PEM of the certificates stored after row *row*, oldest first."""
+        """Return the row number and the PEM of each certificate stored after row *row*, oldest first."""
         self.commit()
         with _errors("the CA's store"):
             query = "SELECT rowid, pem FROM certificate WHERE rowid > ? ORDER BY rowid"
@@ -418,8 +419,8 @@ class Store:
         """Return the revoked certificates of one issuer that expire after *after*.
 
         Args:
-            after: in seconds since the epoch.
-            issuer: key identifier of the issuer, in hexadecimal; rows of earlier versions have none.
+            after: time in seconds since the epoch.
+            issuer: key identifier of the issuer, in hexadecimal; empty in rows stored by earlier versions.
         """
         query = (
             "SELECT serial, revoked, coalesce(reason, 0) FROM certificate"
@@ -451,7 +452,7 @@ class Store:
             self._db.execute("DELETE FROM recall")
 
     def replaced(self, serial: str | None = None) -> set[str]:
-        """Return the serial numbers that orders replace, except invalid orders; only *serial* if it is not None."""
+        """Return the serial numbers, or only *serial*, that are replaced by orders whose status is not invalid."""
         self.commit()
         query = "SELECT replaces FROM ordering WHERE status != 'invalid' AND replaces IS NOT NULL"
         with _errors("the CA's store"):

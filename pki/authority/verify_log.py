@@ -1,4 +1,4 @@
-"""``python -m authority verify-log``: verify the issuance log, and compare the store and TLS servers with it."""
+"""``python -m authority verify-log``: verify the issuance log, and compare it with the store and with TLS servers."""
 
 import argparse
 import dataclasses
@@ -16,9 +16,9 @@ TIMEOUT = 5.0
 
 
 def verify_log(args: argparse.Namespace) -> int:
-    """Verify the log in the folder *args.ca*; return 0 if it is intact and complete, otherwise 1.
+    """Verify the log in the folder *args.ca*; return 0 if the log is intact and complete, otherwise 1.
 
-    The log contains what this CA issued; a certificate of another CA is reported as missing, too.
+    The log contains only certificates that this CA issued, so certificates of other CAs are reported as missing.
     """
     store = Store(args.ca / "store.sqlite")
     try:
@@ -39,7 +39,7 @@ def verify_log(args: argparse.Namespace) -> int:
 
 
 def served(host: str, port: int) -> x509.Certificate:
-    """Return the certificate that a TLS server presents for the name *host*, without verifying it.
+    """Return the unverified certificate that a TLS server presents for the server name *host*.
 
     Raises:
         OSError: the server cannot be reached, or the handshake fails.

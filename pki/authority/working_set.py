@@ -1,27 +1,27 @@
-"""The working set of a `Store`: recently used records in memory, and the changes that are not on disk yet."""
+"""In-memory working set of a `Store`: recently used records, and changes that are not on disk yet."""
 
 from typing import Any, TypeVar
 
 from authority.errors import StoreError
 
-#: Number of records in memory at which the working set is emptied.
+#: Maximum number of records in memory; the working set is emptied when it is exceeded.
 MAX_RECORDS = 50_000
 
 Record = TypeVar("Record")
 
 
 class Batch:
-    """Changes that one transaction writes."""
+    """Changes that are written in one transaction."""
 
     def __init__(self) -> None:
-        #: Changed records by class and primary key; only the last version of each record is written.
+        #: Changed records by class and primary key; only the latest version of each record is written.
         self.records: dict[tuple[type, str], Any] = {}
-        #: The reason why the transaction failed; None if it has not been attempted or succeeded.
+        #: Error of the failed transaction; None if the transaction has not been attempted yet, or has succeeded.
         self.error: StoreError | None = None
 
 
 class WorkingSet:
-    """Records by class and primary key.  Records are immutable, so that any number of readers can share them."""
+    """Caches records by class and primary key.  Records are immutable, so any number of readers can share them."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[type, str], Any] = {}
@@ -38,21 +38,21 @@ class WorkingSet:
         return found
 
     def remember(self, key: str, record: object) -> None:
-        """Keep a record that was read from disk."""
+        """Cache a record that was read from disk."""
         self._records.setdefault((type(record), key), record)
 
     def change(self, key: str, record: object) -> None:
-        """Keep a record that has to be written to disk."""
+        """Cache a changed record, and add it to the batch waiting to be written."""
         if self.batch is None:
             self.batch = Batch()
         self._records[type(record), key] = self.batch.records[type(record), key] = record
 
     def forget(self, kind: type, key: str) -> None:
-        """Remove a record, which was changed on disk."""
+        """Remove a record from the cache because it was changed on disk."""
         self._records.pop((kind, key), None)
 
     def changes(self, kind: type) -> bool:
-        """Return whether a record of class *kind* is not on disk yet."""
+        """Return whether the batch contains records of class *kind* that are not on disk yet."""
         return self.batch is not None and any(each is kind for each, _ in self.batch.records)
 
     def children(self, parent: str) -> tuple[str, ...] | None:
@@ -64,14 +64,14 @@ class WorkingSet:
         self._children[parent] = keys
 
     def written(self) -> None:
-        """Record that the batch is on disk; empty the working set if it has become too large."""
+        """Discard the batch after a successful write; empty the working set if it has become too large."""
         self.batch = None
         if len(self._records) > MAX_RECORDS:
             self._records.clear()
             self._children.clear()
 
     def failed(self, error: StoreError) -> None:
-        """Forget the changes of the batch, which could not be written; later reads return the records on disk."""
+        """Discard the batch's changes after a failed write; later reads return the records on disk."""
         if self.batch is not None:
             self.batch.error = error
             for kind, key in self.batch.records:

@@ -18,7 +18,7 @@ from drills.revoke_client import RevokeClient
 from drills.year import Year
 from experiments import Experiment
 
-#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D9, D11, D12, D14, D16, D18, and the year.
+#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D9, D11, D12, D14, D16, D18, and the drill `year`.
 DRILLS: tuple[type[Experiment[Any]], ...] = (
     LeafExpiry,
     RenewalUnderLoad,

@@ -1,4 +1,4 @@
-"""Drill D16 `blind-monitor`: certificates become overdue while a part of the monitoring is broken."""
+"""Drill D16 `blind-monitor`: certificates become overdue for renewal while part of the monitoring is broken."""
 
 import asyncio
 import logging
@@ -27,18 +27,17 @@ from monitor.watcher import Settings, Watcher
 from renewal.proof import load_pair
 from stub import AsyncStub
 
-#: Names of the drill's own: an endpoint that is monitored, and a certificate that no one monitors.
+#: DNS labels used by the drill: one for a monitored endpoint, and one for a certificate that is not monitored.
 SITE, FORGOTTEN = "site", "forgotten"
 DOMAIN = ZONE.rstrip(".")
-#: The four faults, in order.
+#: The four faults of the drill, in the order in which they are injected.
 UNLISTED, RESOLVER, CHANNEL_DOWN, DEAD = "unlisted certificate", "no resolver", "no channel", "dead monitor"
 FAULTS = (UNLISTED, RESOLVER, CHANNEL_DOWN, DEAD)
-#: Port of the receiver of alarms, on this host.
+#: Port on this host that receives alarms.
 PORT = 9093
-#: Typical duration of one look at all endpoints, and maximum duration of a look and of the delivery of an alarm, in
-#: seconds.
+#: Typical duration of probing all endpoints, and maximum duration of probing them and delivering an alarm, in seconds.
 LOOK, MAX_LOOK = 0.3, 2.0
-#: Mean rounding error of notAfter, in seconds: it is truncated to whole seconds.
+#: Mean rounding error of notAfter, in seconds, because notAfter is truncated to whole seconds.
 CUT = 0.5
 
 
@@ -53,7 +52,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An alarm or a heartbeat that a receiver took; times are in seconds on the run's timeline."""
+    """An alarm or a heartbeat that arrived at a receiver; times are in seconds on the run's timeline."""
 
     at: float
     receiver: str
@@ -62,25 +61,25 @@ class Received:
     raised: float = 0.0
 
     def is_alarm(self, about: str, check: str) -> bool:
-        """Return whether this is the beginning of an alarm of the given kind."""
+        """Return whether this message reports the beginning of an alarm of the given kind."""
         return (self.body.get("kind"), self.body.get("about"), self.body.get("check")) == ("alarm", about, check)
 
 
 @dataclass(slots=True)
 class Fault:
-    """One fault of the monitoring; times are in seconds on the run's timeline."""
+    """One fault in the monitoring; times are in seconds on the run's timeline."""
 
     name: str
     begin: float
     end: float = math.inf
-    #: Subject and check of the alarm that must name the fault itself.
+    #: Subject and check of the alarm that must report the fault itself.
     about: tuple[str, str] = ("", "")
-    #: End of the certificate that becomes overdue meanwhile; None if the fault is a certificate itself.
+    #: notAfter of the endpoint's certificate that becomes overdue during the fault; None if no certificate does.
     not_after: float | None = None
 
 
 class BlindMonitor(Drill[Parameters]):
-    """Drill in which monitoring fails in four ways, each while a certificate becomes overdue."""
+    """Drill in which monitoring fails in four ways while certificates become overdue."""
 
     name = "blind-monitor"
     claim = "With two monitors that guard each other, no single fault of the monitoring hides an overdue certificate."
@@ -108,19 +107,19 @@ class BlindMonitor(Drill[Parameters]):
         super().__init__(parameters, negative=negative)
         self.faults: list[Fault] = []
         self.received: list[Received] = []
-        #: Names of the receivers whose requests are refused.
+        #: Names of the receivers that currently refuse requests.
         self.refusing: set[str] = set()
-        #: Maximum time until a fault without an overdue certificate is noticed, in seconds.
+        #: Maximum time until a fault without an overdue certificate is reported, in seconds.
         self.limit = (MISSED + 1) * parameters.interval + 2 * MAX_LOOK
         self._site: ssl.SSLContext | None = None
         self._peers = dict[str, Watcher]()
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: one fault without and three with an overdue certificate."""
+        """Return the expected duration in seconds: three faults with an overdue certificate, and one without."""
         return self.before + 4 + 3 * (self.p.life * ALARM_AT + 1 + self.p.interval) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict that each fault is noticed, and how long the certificate is still valid at the alarm."""
+        """Predict that each fault is reported, and the certificate's remaining lifetime at the time of the alarm."""
         whole = self.p.life + MIN_BACKDATE
         left = whole * (1 - ALARM_AT) - CUT * (1 - ALARM_AT) - self.p.interval / 2 - LOOK
         return {
@@ -130,14 +129,14 @@ class BlindMonitor(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Start the monitors, then make each fault while the certificate of the drill's endpoint becomes overdue."""
+        """Start the monitors, and inject each fault while the certificate of the drill's endpoint becomes overdue."""
         for label in (SITE, FORGOTTEN):
             await publish(run, label)
         enrolment = Enrolment()
         async with enrolment.responding(), self._receivers(run, stage), self._endpoint():
             await self._renew_site(run, stage, enrolment, 3600.0)
             async with self._monitors(run) as (stub, first):
-                await asyncio.sleep(2 * self.p.interval + LOOK)  # rounds without a fault must raise no alarm
+                await asyncio.sleep(2 * self.p.interval + LOOK)  # there must be no alarms before the first fault
                 self.began = run.now()
                 fault = self._begin(run, UNLISTED, (f"{FORGOTTEN}.{DOMAIN}", INVENTORY))
                 forgotten = serial_of(await self._order(run, enrolment, FORGOTTEN, 600.0))
@@ -164,17 +163,17 @@ class BlindMonitor(Drill[Parameters]):
         return fault
 
     async def _noticed(self, run: Run, fault: Fault, timeout: float) -> None:
-        """Wait until both alarms of *fault* have been received, for at most *timeout* seconds."""
+        """Wait until both alarms that *fault* must cause have been received, for at most *timeout* seconds."""
         end = run.now() + timeout
-        while run.now() < end and math.inf in (self.named(fault), self.overdue(fault)):  # noqa: ASYNC110 - polls the list of received alarms
-            await asyncio.sleep(0.1)  # until the next look at the list
+        while run.now() < end and math.inf in (self.named(fault), self.overdue(fault)):  # noqa: ASYNC110 - polls: no event signals the arrival of an alarm
+            await asyncio.sleep(0.1)  # wait before checking the list again
         fault.end = run.now()
 
     async def _calm(self, run: Run) -> None:
-        """Wait until no monitor has an alarm about the endpoint, for at most `limit` seconds."""
+        """Wait until no monitor has an active alarm about the endpoint, for at most `limit` seconds."""
         end, site = run.now() + self.limit, f"{SITE}.{DOMAIN}:443"
-        while run.now() < end and any(s.about == site for w in self._peers.values() for s in w.alarms.active):  # noqa: ASYNC110 - polls: an alarm that ends sends no event
-            await asyncio.sleep(0.1)  # until the next look at the alarms
+        while run.now() < end and any(s.about == site for w in self._peers.values() for s in w.alarms.active):  # noqa: ASYNC110 - polls: no event signals the end of an alarm
+            await asyncio.sleep(0.1)  # wait before checking the alarms again
 
     # --- the lab of the drill: endpoint, receivers, monitors ----------------------------------------------------------
 
@@ -189,7 +188,7 @@ class BlindMonitor(Drill[Parameters]):
             await asyncio.shield(run.lab.undo(undo))
 
     async def _renew_site(self, run: Run, stage: Rehearsal, enrolment: Enrolment, life: float) -> float:
-        """Give the endpoint a new certificate; return its notAfter, in seconds on the run's timeline."""
+        """Install a new certificate at the endpoint; return its notAfter in seconds on the run's timeline."""
         pair = await self._order(run, enrolment, SITE, life)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         load_pair(context, pair)
@@ -218,7 +217,7 @@ class BlindMonitor(Drill[Parameters]):
 
     @asynccontextmanager
     async def _receivers(self, run: Run, stage: Rehearsal) -> AsyncIterator[None]:
-        """Receive alarms on this host: two receivers for people, and one for each monitor."""
+        """Run the receivers of alarms on this host: two for people, and one for each monitor."""
 
         async def take(request: web.Request) -> web.Response:
             name, body = request.match_info["name"], await request.json()
@@ -241,9 +240,9 @@ class BlindMonitor(Drill[Parameters]):
 
     @asynccontextmanager
     async def _monitors(self, run: Run) -> AsyncIterator[tuple[AsyncStub, asyncio.Event]]:
-        """Run both monitors (in the control: one); yield the first one's resolver, and the event that stops it."""
+        """Run both monitors (one in the control run); yield the first monitor's stub resolver and its stop event."""
         targets = [Target(NAME, 443), Target(f"{SITE}.{DOMAIN}", 443)]
-        logging.getLogger("monitor").addHandler(logging.NullHandler())  # the report shows the alarms
+        logging.getLogger("monitor").addHandler(logging.NullHandler())  # no log output: the report shows the alarms
         stub, stops, running = AsyncStub(), [asyncio.Event(), asyncio.Event()], []
 
         async def inventory() -> Sequence[tuple[str, str]]:
@@ -272,10 +271,10 @@ class BlindMonitor(Drill[Parameters]):
 
     @asynccontextmanager
     async def _broken(self, fault: str, stub: AsyncStub, stop: asyncio.Event) -> AsyncIterator[None]:
-        """Break a part of the first monitor inside an ``async with`` block; a dead monitor stays dead."""
+        """Break part of the first monitor inside an ``async with`` block; a stopped monitor is not restarted."""
         servers = stub.servers
         if fault == RESOLVER:
-            stub.servers = [("127.0.0.1", 9)]  # nothing answers there
+            stub.servers = [("127.0.0.1", 9)]  # no resolver answers on this port
             stub.flush()
         elif fault == CHANNEL_DOWN:
             self.refusing.add("pager-1")
@@ -291,16 +290,16 @@ class BlindMonitor(Drill[Parameters]):
     # --- judgement ----------------------------------------------------------------------------------------------------
 
     def _first(self, fault: Fault, about: str, check: str) -> float:
-        """Return when a receiver for people first took this alarm during *fault*; infinity if none did."""
+        """Return when an alarm first arrived at a receiver for people during *fault*; infinity if it never arrived."""
         found = (r for r in self.received if r.receiver.startswith("pager") and r.is_alarm(about, check))
         return next((r.at for r in found if fault.begin <= r.raised and r.at <= fault.end), math.inf)
 
     def named(self, fault: Fault) -> float:
-        """Return when the fault itself was reported, in seconds on the run's timeline; infinity if it was not."""
+        """Return when *fault* itself was reported, in seconds on the run's timeline; infinity if it never was."""
         return self._first(fault, *fault.about)
 
     def overdue(self, fault: Fault) -> float:
-        """Return when the overdue certificate was reported; the start of the fault if it has none."""
+        """Return when the overdue certificate was reported; without such a certificate, return the start of *fault*."""
         return fault.begin if fault.not_after is None else self._first(fault, f"{SITE}.{DOMAIN}:443", "expiry")
 
     def judge(self, run: Run, stage: Rehearsal) -> None:

@@ -14,13 +14,13 @@ from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from monitor.openssl import Prober
 
-#: Hosts that present their certificate to origins as TLS clients, and hosts that use theirs as servers only.
+#: Hosts that use their certificate as TLS clients of origins, and hosts that use their certificate only as servers.
 CLIENTS, SERVERS = (HOST, "edge-far"), ("news", "catalog-1")
-#: A server whose certificate OpenSSL inspects.
+#: Name of the server whose certificate is inspected with OpenSSL.
 INSPECTED = "news.example.com"
-#: Number of renewals of each host; after two failures the alarm must be active.
+#: Number of renewal attempts by each host; after two failures the alarm must be active.
 TRIES = 2
-#: Duration of the load on new upstream connections, in seconds.
+#: How long the load runs on new upstream connections, in seconds.
 PURGED = 2.0
 
 
@@ -34,12 +34,12 @@ class Parameters:
 
 @dataclass(slots=True)
 class Renewed:
-    """The renewals of one host while the CA omits the usage; times are in seconds on the run's timeline."""
+    """The renewals of one host while the CA omits clientAuth; times are in seconds on the run's timeline."""
 
     host: str
     begin: float
     end: float = 0.0
-    #: Error of each rejected renewal.
+    #: Error message of each rejected renewal.
     errors: list[str] = field(default_factory=list)
     #: Whether the host still used the old certificate at the end.
     kept: bool = False
@@ -47,7 +47,7 @@ class Renewed:
 
 
 class ClientAuthGone(Drill[Parameters]):
-    """Drill in which renewals deliver certificates without the extended key usage clientAuth."""
+    """Drill in which renewed certificates lack the extended key usage clientAuth."""
 
     name = "client-auth-gone"
     claim = (
@@ -80,11 +80,11 @@ class ClientAuthGone(Drill[Parameters]):
         self.usages: list[str] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: for each round, renewals of four hosts, and the load after them."""
+        """Return the expected duration in seconds: each round consists of renewals by four hosts and of the load."""
         return self.before + self.p.rounds * (8 + PURGED) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict that the hosts that are clients keep their certificates, and that the others renew."""
+        """Predict that hosts that act as clients keep their old certificates, and that the other hosts renew."""
         return {
             "requests lost": Quantity(0),
             "renewals refused": Quantity(TRIES * len(CLIENTS) * self.p.rounds),
@@ -92,7 +92,7 @@ class ClientAuthGone(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Let the CA omit clientAuth, renew all hosts, and make the edges open new connections to origins."""
+        """Make the CA omit clientAuth, renew all hosts, and make the edges open new connections to origins."""
         self.began = run.now()
         for host in self.hosts:
             run.lab.undo_log.add(renewal_when_undone(host, "certificate without clientAuth"))
@@ -104,9 +104,9 @@ class ClientAuthGone(Drill[Parameters]):
             async with run.lab.fault_on("ca", "misissue", kind="no-client-auth"):
                 for host in self.hosts:
                     self.renewals.append(await self._renew(run, stage, host))
-                for host in CLIENTS:  # open connections would hide a certificate that origins refuse
+                for host in CLIENTS:  # origins check a certificate only on new connections
                     await run.lab.call(host, "POST", "/admin/pool/purge")
-                await asyncio.sleep(PURGED)  # the load opens new upstream connections
+                await asyncio.sleep(PURGED)  # meanwhile, the load opens new upstream connections
                 probe = await Prober(INSPECTED, TRUST_ANCHOR).look(run.now)
                 self.usages = usages_of(probe.chain[0]) if probe.chain else []
             if not self.negative:
@@ -121,7 +121,7 @@ class ClientAuthGone(Drill[Parameters]):
         for _ in range(TRIES if host in CLIENTS else 1):
             try:
                 await renew(run, host)
-            except Exception as error:  # expected of clients: the renewal is rejected
+            except Exception as error:  # expected for clients, which must reject the new certificate
                 one.errors.append(str(error))
         body = await stage.watch.look(host)
         one.kept = body["serial"] == before
@@ -130,7 +130,7 @@ class ClientAuthGone(Drill[Parameters]):
         return one
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that clients refused the certificate with an alarm, that servers renewed, and that nothing was lost."""
+        """Check that clients rejected the certificate with an alarm, servers renewed, and no request failed."""
         stage.gates(self.began)
         check, gate = run.findings.check, run.findings.gate
         gate("usages in a new certificate", "serverAuth only", ", ".join(self.usages), self.usages == ["serverAuth"])
@@ -167,7 +167,7 @@ class ClientAuthGone(Drill[Parameters]):
 
 
 def usages_of(certificate: x509.Certificate) -> list[str]:
-    """Return the names of a certificate's extended key usages, sorted."""
+    """Return the sorted names of a certificate's extended key usages."""
     known = {ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth", ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth"}
     usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     return sorted(known.get(usage, usage.dotted_string) for usage in usages)

@@ -1,7 +1,7 @@
-"""Certificates for names of a drill's own: DNS records that point to this host, and ACME orders with http-01.
+"""Obtains certificates for a drill's own DNS names, with records that point to this host and ACME orders with http-01.
 
-The names exist only during a run: the drill sets their records at the zone's primary server, and the undo log removes
-them.
+The names exist only during a run: the drill adds their DNS records at the zone's primary server, and the undo log
+removes the records.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from renewal.client import AcmeClient
 from renewal.material import PrivateKey, new_key, new_pair_pem
 from stub import AsyncStub
 
-#: The CA's directory, and the last two octets of its address.
+#: URL of the CA's directory, and the last two numbers of the CA's IPv4 address.
 DIRECTORY, CA_ADDRESS = "https://ca.example.com/directory", "20.5"
 ZONE, PRIMARY, SECONDARY = "example.com.", "ns1", "ns2"
-#: TTL of the records, in seconds.
+#: TTL of the DNS records, in seconds.
 TTL = 5
-#: Time-out for the secondary server to receive a changed record, and interval between checks, in seconds.
+#: Time-out for a changed record to reach the secondary server, and interval between checks, in seconds.
 ARRIVES, POLL = 10.0, 0.1
 
 
@@ -37,12 +37,12 @@ class Enrolment:
     """An ACME client and its http-01 responder on port 80 of this host."""
 
     def __init__(self, directory: str = DIRECTORY, trust: Path = TRUST_ANCHOR, stub: AsyncStub | None = None) -> None:
-        """Create a client without an account; the first order registers one.
+        """Create a client without an account; the first order registers an account.
 
         Args:
             directory: URL of the CA's directory.
             trust: PEM file with the root that verifies the CA's own certificate.
-            stub: resolves the CA's name; the default uses the system's resolver.
+            stub: stub resolver for the CA's name; the default uses the system's resolver.
         """
         self.challenges = Challenges()
         self._directory, self._stub = directory, stub if stub is not None else AsyncStub()
@@ -61,8 +61,8 @@ class Enrolment:
 
         Args:
             names: DNS names, which must resolve to this host.
-            client: ACME client whose account places the order; None: the client of this object.
-            key: private key of the certificate; None: a new one.
+            client: ACME client whose account places the order; None uses this object's client.
+            key: private key of the certificate; None creates a new key.
 
         Raises:
             AcmeError: the CA rejected the order or did not respond in time.
@@ -73,7 +73,7 @@ class Enrolment:
 
     @contextlib.asynccontextmanager
     async def responding(self, address: str = "0.0.0.0", port: int = 80) -> AsyncIterator[int]:
-        """Answer http-01 challenges inside an ``async with`` block; yield the port."""
+        """Answer http-01 challenges inside an ``async with`` block; yield the listening port."""
         runner = web.AppRunner(answer_challenges(web.Application(), self.challenges.answer), access_log=None)
         await runner.setup()
         try:
@@ -84,24 +84,24 @@ class Enrolment:
 
 
 def serial_of(pair: bytes) -> str:
-    """Return the serial number of the leaf in a key and chain in PEM, in lower-case hexadecimal."""
+    """Return the serial number of the leaf in *pair* (key and chain in PEM), in lower-case hexadecimal."""
     return f"{x509.load_pem_x509_certificates(pair)[0].serial_number:x}"
 
 
 def own_address() -> str:
-    """Return the address of this host in the lab's network."""
+    """Return this host's IP address in the lab's network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect((lab_address(CA_ADDRESS), 9))  # a UDP socket: selects the source address, but sends nothing
+        sock.connect((lab_address(CA_ADDRESS), 9))  # on UDP, selects the source address without sending a packet
         address: str = sock.getsockname()[0]
         return address
 
 
 async def publish(run: Run, owner: str, rdtype: str = "A", rdata: Sequence[str] = ()) -> Undo:
-    """Set a record in `ZONE`, and wait until both servers have it.
+    """Add a record to `ZONE`, and wait until both name servers have the record.
 
     Args:
         run: the run whose undo log removes the record.
-        owner: name relative to the zone, which has no record of this type yet.
+        owner: name relative to the zone; it must not have a record of this type yet.
         rdtype: type of the record.
         rdata: data of the record; by default the address of this host.
 
@@ -122,4 +122,4 @@ async def _arrival(run: Run, serial: int) -> None:
             zones = await run.lab.call(SECONDARY, "GET", "/admin/zones")
             if any(each["zone"] == ZONE and each["serial"] >= serial for each in zones):
                 return
-            await asyncio.sleep(POLL)  # polls: the secondary server sends no event
+            await asyncio.sleep(POLL)  # polls: no event signals that the secondary server has the record

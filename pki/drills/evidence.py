@@ -1,7 +1,7 @@
-"""Evidence of a drill for an auditor: a signed manifest of a run's files, and the requirements that its checks concern.
+"""Evidence of a drill for auditors: a signed manifest of a run's files and of the requirements covered by its checks.
 
-The signature (Ed25519) shows that the files are those of a run in a lab that holds the key.  It does not show that the
-lab resembles an operator's own systems.
+The signature (Ed25519) shows that the files come from a run in a lab that has the key.  The signature does not show
+that the lab resembles an operator's own systems.
 """
 
 import base64
@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hostfiles.atomic import atomic_write
 
-#: Name of the manifest in the folder of a run, and of the private key in the results folder of a lab.  Names with a dot
-#: are not copied out of the lab.
+#: Name of the manifest in a run's folder, and name of the private key in a lab's results folder.  Files whose names
+#: begin with a dot are not copied out of the lab.
 FILE, KEY = "evidence.json", ".evidence.key"
-#: Document whose sections `REQUIREMENTS` names.
+#: Title of the document whose sections `REQUIREMENTS` lists.
 STANDARD = "CA/Browser Forum Baseline Requirements for TLS Server Certificates"
-#: Sections of `STANDARD`, by number.
+#: Titles of the sections of `STANDARD`, by section number.
 SECTIONS = {
     "4.9.1.1": "reasons and deadlines for revoking a subscriber certificate",
     "4.9.5": "time within which the CA must process a revocation request",
@@ -39,7 +39,7 @@ SECTIONS = {
     "5.7.3": "entity private key compromise procedures",
     "6.1.1.3": "subscriber keys that the CA must refuse",
 }
-#: Sections that the checks of each drill concern: by the beginning of the check's name; "" for all other checks.
+#: For each drill, the sections covered by its checks, by the beginning of a check's name; "" is for all other checks.
 REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "revoke-client": {"exposure": ("4.9.5",), "OpenSSL with the CRL": ("4.9.7", "4.9.9"), "": ("5.7.1",)},
     "leaf-compromise": {
@@ -54,11 +54,11 @@ REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 
 class EvidenceError(Exception):
-    """A manifest is missing, malformed or wrong; the message is one line for the user."""
+    """A manifest is missing or malformed, or does not match the files; the message is one line for the user."""
 
 
 def sections(drill: str, check: str) -> list[str]:
-    """Return the numbers of the sections that a check of *drill* concerns; empty if there is none."""
+    """Return the numbers of the sections covered by a check of *drill*; empty if there are none."""
     wanted = REQUIREMENTS.get(drill, {})
     named = (found for begin, found in wanted.items() if begin and check.startswith(begin))
     return list(next(named, wanted.get("", ())))
@@ -69,7 +69,7 @@ def write(folder: Path, results: Path) -> Path:
 
     Args:
         folder: folder of the run, with result.json and all other files of the run.
-        results: results folder of the lab, which stores the key; a missing key is created.
+        results: results folder of the lab, which contains the private key; a missing key is created.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -104,7 +104,7 @@ def write(folder: Path, results: Path) -> Path:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Verify signature and files of the run in *folder*; return its manifest.
+    """Verify the signature and the files of the run in *folder*; return the manifest.
 
     Raises:
         EvidenceError: there is no manifest, its signature is wrong, or a file was changed, added or removed.
@@ -131,7 +131,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a run, by name, without the manifest."""
+    """Return the SHA-256 of each file of a run except the manifest, by file name."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != FILE)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -145,7 +145,7 @@ def _base64(data: bytes) -> str:
 
 
 def _key(path: Path) -> Ed25519PrivateKey:
-    """Load the lab's key from *path*; create it if the file is missing."""
+    """Load the lab's private key from *path*; create a new key if the file is missing."""
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:

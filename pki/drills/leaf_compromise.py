@@ -1,4 +1,4 @@
-"""Drill D12 `leaf-compromise`: the private key of an mTLS client becomes known, and an attacker uses it."""
+"""Drill D12 `leaf-compromise`: an attacker steals and uses the private key of an mTLS client."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from hostfiles.layout import TRUST_ANCHOR
 from renewal.errors import AcmeError
 from renewal.material import PrivateKey
 
-#: Reason codes of a revocation (RFC 5280 section 5.3.1): keyCompromise, and cessationOfOperation.
+#: Revocation reason codes (RFC 5280 section 5.3.1): keyCompromise and cessationOfOperation.
 COMPROMISE, CESSATION = 1, 5
-#: Duration of the requests before and after the response to the incident, in seconds.
+#: How long requests are sent before and after the response to the incident, in seconds.
 AROUND = 1.5
 
 
@@ -32,29 +32,30 @@ class Parameters:
 
 @dataclass(slots=True)
 class Incident:
-    """One stolen key, and the response to it; times are in seconds on the run's timeline."""
+    """A stolen key and the response to the theft; times are in seconds on the run's timeline."""
 
     attacker: Paths
-    #: Requests of the partner, with the old certificate and then with the new one.
+    #: Requests by the partner, first with the old certificate and then with the new certificate.
     partner: list[Paths] = field(default_factory=list)
     #: Time of the revocation.
     at: float = float("inf")
-    #: Serial numbers of the certificates with the stolen key, and those that the CA revoked.
+    #: Serial numbers of the certificates with the stolen key.
     stolen: set[str] = field(default_factory=set)
+    #: Serial numbers of the certificates that the CA revoked.
     revoked: set[str] = field(default_factory=set)
-    #: The CA's answer to an order with the stolen key; empty if it issued a certificate.
+    #: The CA's error in response to an order with the stolen key; empty if the CA issued a certificate.
     refusal: str = ""
     #: Verdicts of ``openssl verify -crl_check`` on the certificates with the stolen key.
     judged: list[str] = field(default_factory=list)
 
     @property
     def lost(self) -> list[str]:
-        """Errors of the partner's requests."""
+        """Errors of the partner's failed requests."""
         return [tried.error for ways in self.partner for tried in ways.tried if tried.error]
 
 
 class LeafCompromise(Drill[Parameters]):
-    """Drill in which a client's key is stolen: the client gets a new key, and the CA revokes the old one."""
+    """Drill in which a client's key is stolen: the client gets a new key, and the CA revokes the old certificates."""
 
     name = "leaf-compromise"
     claim = (
@@ -91,11 +92,11 @@ class LeafCompromise(Drill[Parameters]):
         self.incidents: list[Incident] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: for each incident, orders, some requests, and a revocation."""
+        """Return the expected duration in seconds: each incident consists of orders, requests and a revocation."""
         return self.before + self.p.incidents * (2 * AROUND + LIMIT + 5) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict no losses, and the number of certificates that the CA revokes: two for each stolen key."""
+        """Predict that no request fails, and that the CA revokes two certificates for each stolen key."""
         return {
             "requests lost": Quantity(0),
             "requests of the partner lost": Quantity(0),
@@ -123,10 +124,10 @@ class LeafCompromise(Drill[Parameters]):
         await run.blocking(incident.attacker.start)
         try:
             run.note("injection", "the key is stolen")
-            await asyncio.sleep(AROUND)  # both are accepted
+            await asyncio.sleep(AROUND)  # both the partner and the attacker are accepted
             if self.negative:
                 await self._revoke(run, incident, serial_of(old), CESSATION)
-                await asyncio.sleep(LIMIT)  # the partner notices that it is refused, and only then replaces its key
+                await asyncio.sleep(LIMIT)  # the partner replaces its key only after being refused
             new = await self._begin(run, incident, await enrolment.obtain([PARTNER]))
             await run.blocking(partner.stop)
             if not self.negative:
@@ -148,7 +149,7 @@ class LeafCompromise(Drill[Parameters]):
         return Paths(ORIGIN_NAME, TRUST_ANCHOR, run.now, PORT, pair=pair, every=EVERY)
 
     async def _begin(self, run: Run, incident: Incident, pair: bytes) -> Paths:
-        """Start the partner's requests with the key and chain *pair*."""
+        """Start sending the partner's requests with *pair* (key and chain in PEM)."""
         ways = self._client(run, pair)
         incident.partner.append(ways)
         await run.blocking(ways.start)
@@ -162,7 +163,7 @@ class LeafCompromise(Drill[Parameters]):
         incident.revoked = set(answer["revoked"])
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check the attacker's exposure, the CA's answers, and that the partner and all others lost nothing."""
+        """Check the attacker's exposure, the CA's responses, and that no request by the partner or others was lost."""
         stage.gates(self.began)
         check, row, incidents = run.findings.check, run.findings.row, self.incidents
         early = sorted({t.error for i in incidents for t in i.attacker.tried if t.error and t.at < i.at})
@@ -200,6 +201,6 @@ class LeafCompromise(Drill[Parameters]):
 
 
 def key_of(pair: bytes) -> PrivateKey:
-    """Return the private key in a key and chain in PEM."""
-    key: PrivateKey = load_pem_private_key(pair, None)  # type: ignore[assignment]  # `Enrolment` makes EC keys
+    """Return the private key in *pair* (key and chain in PEM)."""
+    key: PrivateKey = load_pem_private_key(pair, None)  # type: ignore[assignment]  # `Enrolment` only creates EC keys
     return key

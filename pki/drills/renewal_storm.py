@@ -1,4 +1,4 @@
-"""Drill D9 `renewal-storm`: certificates of many hosts, all issued at the same moment, are due for renewal."""
+"""Drill D9 `renewal-storm`: certificates of many hosts, all issued at the same time, are due for renewal."""
 
 import asyncio
 import math
@@ -19,11 +19,11 @@ from renewal.errors import RenewalError
 from renewal.lifecycle import Lifecycle, Validity
 from renewal.schedule import Rule
 
-#: Names of the hosts: a wildcard record resolves all of them to this host.
+#: DNS label below which all hosts have their names; a wildcard record resolves these names to this host.
 DOMAIN = "fleet"
-#: Time from the start of the renewal window until the last host must have renewed, in windows.
+#: Time after the start of the renewal window by which every host must have renewed, as a multiple of the window.
 PATIENCE = 1.5
-#: Maximum ratio of the busiest second to the mean rate.
+#: Maximum ratio of the number of orders in the busiest second to the mean rate per second.
 MAX_PEAK = 3.0
 
 
@@ -46,12 +46,12 @@ class NoJitter(random.Random):
 
 @dataclass(slots=True)
 class Host:
-    """A simulated host: the agent's state machine, and the results; times are in seconds on the run's timeline."""
+    """State machine of a simulated host's agent, and its results; times are in seconds on the run's timeline."""
 
     name: str
     lifecycle: Lifecycle
     client: AcmeClient
-    #: Start of each order.
+    #: Start time of each order.
     orders: list[float] = field(default_factory=list)
     #: Time at which the host had a new certificate.
     renewed: float = math.inf
@@ -85,19 +85,19 @@ class RenewalStorm(Drill[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Duration of the window in which renewals are due, in seconds; it is 2 · `JITTER` of a lifetime.
+        #: Duration of the window in which renewals are due, in seconds; equals 2 · `JITTER` · lifetime.
         self.window = parameters.hosts / parameters.per_second
         self.scale = Scale(self.window / (2 * JITTER))
         self.fleet: list[Host] = []
-        #: End of the certificates that all hosts have at first, in seconds on the run's timeline.
+        #: notAfter of the hosts' initial certificates, in seconds on the run's timeline.
         self.not_after = math.inf
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: the baseline, and the window with some time for the last orders."""
+        """Return the expected duration in seconds: the baseline, the window, and some time for the last orders."""
         return self.before + 2 + self.window + 4 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the mean rate, and the busiest second of a Poisson process relative to it."""
+        """Predict the mean order rate, and the ratio of the busiest second to that rate for a Poisson process."""
         mean = self.p.per_second
         peak = 1 + math.sqrt(2 * math.log(self.window) / mean)
         return {
@@ -108,7 +108,7 @@ class RenewalStorm(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Create the hosts, whose renewals are all due within the window that begins now, and let them renew."""
+        """Create the hosts, with renewals due within the window that begins now, and run their renewals."""
         await publish(run, f"*.{DOMAIN}")
         enrolment = Enrolment()
         self.began = run.now()
@@ -124,7 +124,7 @@ class RenewalStorm(Drill[Parameters]):
         self.ended = run.now()
 
     def _create(self, run: Run, stage: Rehearsal, enrolment: Enrolment) -> None:
-        """Create hosts whose certificates were issued together, `SHARE` - `JITTER` of a lifetime ago."""
+        """Create hosts whose certificates were all issued at the same time, (`SHARE` - `JITTER`) · lifetime ago."""
         issued = stage.epoch + run.now() - (SHARE - JITTER) * self.scale.life
         ends = issued + self.scale.life
         self.not_after = stage.at(ends)
@@ -135,7 +135,7 @@ class RenewalStorm(Drill[Parameters]):
             self.fleet.append(Host(f"h{number}.{DOMAIN}.example.com", lifecycle, enrolment.new_client()))
 
     async def _renew(self, run: Run, stage: Rehearsal, enrolment: Enrolment, host: Host) -> None:
-        """Order a certificate when the host's state machine says so, until the host has one."""
+        """Order a certificate whenever the host's state machine requests an order, until an order succeeds."""
         state = host.lifecycle
         while math.isinf(host.renewed):
             await run.until(stage.at(state.next_renewal))
@@ -153,7 +153,7 @@ class RenewalStorm(Drill[Parameters]):
             host.renewed = run.now()
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that every host renewed in time, and how the orders were distributed over time."""
+        """Check that every host renewed in time, and that the orders were spread over the window."""
         stage.gates(self.began)
         check, row = run.findings.check, run.findings.row
         self.check_nothing_lost(run, stage)

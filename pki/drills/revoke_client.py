@@ -1,4 +1,4 @@
-"""Drill D11 `revoke-client`: the CA revokes the certificate of an mTLS client, which origins must then refuse."""
+"""Drill D11 `revoke-client`: the CA revokes an mTLS client's certificate, and origins must then refuse the client."""
 
 import asyncio
 import tempfile
@@ -18,14 +18,14 @@ from drills.rehearsal import Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 
-#: The client whose certificate is revoked: a name that the origins accept, and that exists only during drills.
+#: DNS name and label of the client whose certificate is revoked; origins accept the name, which exists only in drills.
 PARTNER, LABEL = "partner.example.com", "partner"
-#: The origin that the client uses, and its port for mutual TLS.
+#: Host name and DNS name of the origin that the client uses, and the origin's port for mutual TLS.
 ORIGIN, ORIGIN_NAME, PORT = "catalog-1", "catalog-1.example.com", 8443
-#: Interval at which an origin requests the CRL, in seconds (`renewal.revocation.INTERVAL`).
+#: Interval at which an origin fetches the CRL, in seconds (`renewal.revocation.INTERVAL`).
 INTERVAL = 5.0
-#: Maximum time from a revocation until the origin refuses the client on every path, in seconds: one interval, and a
-#: second for issuing, fetching and checking the CRL.
+#: Maximum time from a revocation until the origin refuses the client on every path, in seconds: one polling interval,
+#: and one second to issue, fetch and check the CRL.
 LIMIT = INTERVAL + 1.0
 #: Time-out of a request for the CRL, in seconds.
 TIMEOUT = 5.0
@@ -43,7 +43,7 @@ class Parameters:
 
 @dataclass(slots=True)
 class Revoked:
-    """One client certificate and the requests with it; times are in seconds on the run's timeline."""
+    """A client certificate and the requests sent with this certificate; times are in seconds on the run's timeline."""
 
     ways: Paths
     serial: str
@@ -51,7 +51,7 @@ class Revoked:
     at: float
     #: End of the requests.
     end: float
-    #: Verdict of ``openssl verify -crl_check`` with the CRL that the CA serves at the end.
+    #: Verdict of ``openssl verify -crl_check`` with the CRL that the CA serves after the last request.
     judged: str = ""
 
     def exposure(self, path: str) -> float:
@@ -64,7 +64,7 @@ class Revoked:
 
 
 class RevokeClient(Drill[Parameters]):
-    """Drill in which certificates of an mTLS client are revoked while it has open connections and TLS sessions."""
+    """Drill in which certificates of an mTLS client with open connections and TLS sessions are revoked."""
 
     name = "revoke-client"
     claim = (
@@ -92,11 +92,11 @@ class RevokeClient(Drill[Parameters]):
         self.revoked: list[Revoked] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: for each client, an order, some requests, and a revocation."""
+        """Return the expected duration in seconds: an order, requests and a revocation for each client certificate."""
         return self.before + self.p.clients * (ACCEPTED + INTERVAL / 2 + LIMIT / 2 + 1.5) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict half of the polling interval as the mean exposure, and no losses of other clients."""
+        """Predict a mean exposure of half the polling interval, and no failed requests by other clients."""
         exposures = {f"mean exposure, {path}": Quantity(INTERVAL / 2, "s") for path in PATHS}
         return {"requests lost": Quantity(0), **exposures}
 
@@ -111,25 +111,26 @@ class RevokeClient(Drill[Parameters]):
             for number in range(self.p.clients):
                 run.phase(f"client {number + 1} of {self.p.clients}")
                 pair = await enrolment.obtain([PARTNER])
-                # Spread the revocations over the polling interval, which otherwise starts with each new certificate.
+                # Random waits spread the revocations over the polling interval.  Without these waits, all revocations
+                # would fall on the same point of the interval, which restarts with each new certificate.
                 wait = ACCEPTED + INTERVAL * (number + run.rng.random()) / self.p.clients
                 self.revoked.append(await self._one(run, pair, wait))
         self.ended = run.now()
 
     async def _one(self, run: Run, pair: bytes, wait: float) -> Revoked:
-        """Send requests with the key and chain *pair*, and revoke the certificate after *wait* seconds."""
+        """Send requests with *pair* (key and chain in PEM), and revoke the certificate after *wait* seconds."""
         ways = Paths(ORIGIN_NAME, TRUST_ANCHOR, run.now, PORT, pair=pair, every=EVERY)
         serial = serial_of(pair)
         await run.blocking(ways.start)
         try:
-            await asyncio.sleep(wait)  # the client is accepted meanwhile
+            await asyncio.sleep(wait)  # until the revocation, the client is accepted
             one = Revoked(ways, serial, run.now(), 0.0)
             await run.lab.inject(
                 f"{serial[:8]} revoked", "ca", "POST", f"/admin/revoke/{serial}", {"reason": 5}, undo=None
             )
-            while run.now() < one.at + LIMIT + 0.5 and not all(map(one.first_error, PATHS)):  # noqa: ASYNC110 - polls: the requests are sent by a thread
-                await asyncio.sleep(EVERY)  # polls: the requests are sent by a thread
-            await asyncio.sleep(3 * EVERY)  # a path that was refused once must not be accepted again
+            while run.now() < one.at + LIMIT + 0.5 and not all(map(one.first_error, PATHS)):  # noqa: ASYNC110 - polls: no event signals the result of a request in the background thread
+                await asyncio.sleep(EVERY)  # wait for the next round of requests
+            await asyncio.sleep(3 * EVERY)  # a path that has refused the client must not accept it again
         finally:
             await run.blocking(ways.stop)
         one.end = run.now()
@@ -138,7 +139,7 @@ class RevokeClient(Drill[Parameters]):
         return one
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check the exposure on each path, the reason of the refusals, and that no other client was affected."""
+        """Check the exposure on each path, the reason for the refusals, and that no other client was affected."""
         stage.gates(self.began)
         check, all_of_them = run.findings.check, f"all {len(self.revoked)} clients"
         early = [t.error for r in self.revoked for t in r.ways.tried if t.error and t.at < r.at]
@@ -178,7 +179,7 @@ class RevokeClient(Drill[Parameters]):
 
 
 async def judge_with_openssl(pair: bytes) -> str:
-    """Return the verdict of ``openssl verify -crl_check`` on a leaf, with the CRL that its issuer serves now.
+    """Return the verdict of ``openssl verify -crl_check`` on a leaf, with the CRL that its issuer currently serves.
 
     Args:
         pair: private key and chain in PEM; the key is not used.
@@ -201,6 +202,6 @@ async def judge_with_openssl(pair: bytes) -> str:
 
 
 def _download(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - the URL is from a certificate of the lab's CA
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - the URL comes from a certificate issued by the lab's CA
         data: bytes = response.read()
         return data

@@ -1,4 +1,4 @@
-"""Monitor of TLS endpoints: certificate, chain, names, revocation, and the served certificate against the file on disk.
+"""Monitors TLS endpoints: checks certificate, chain, names and revocation, and compares the certificate with its file.
 
-Two probers that share no code look at each endpoint; alarms go to a log, to webhooks and to Prometheus.
+Two probers that share no code check each endpoint; alarms are sent to a log, to webhooks and to Prometheus.
 """

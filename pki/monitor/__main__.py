@@ -1,4 +1,4 @@
-"""``python -m monitor HOST:PORT``: see `monitor.command`."""
+"""Entry point of ``python -m monitor HOST:PORT``; see `monitor.command`."""
 
 import sys
 

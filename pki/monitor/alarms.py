@@ -1,8 +1,8 @@
-"""State machine of a monitor's alarms: takes findings and times, returns the alarms that begin or end.
+"""State machine for a monitor's alarms; from findings and times it derives the alarms that begin or end.
 
-Nothing here opens a socket or reads a clock.  In addition to the checks of endpoints, it detects probers that disagree
-(`AGREEMENT`), senders of heartbeats that fall silent (`HEARTBEAT`), certified names that are not monitored
-(`INVENTORY`), and channels that do not deliver (`CHANNEL`).
+This module does not open sockets or read clocks.  In addition to failed endpoint checks, it raises alarms for probers
+that disagree (`AGREEMENT`), missing heartbeats (`HEARTBEAT`), certified names that are not monitored (`INVENTORY`), and
+channels that do not deliver (`CHANNEL`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,20 +12,20 @@ from typing import Any
 from monitor.judgement import Finding, State
 
 AGREEMENT, HEARTBEAT, INVENTORY, CHANNEL = "agreement", "heartbeat", "inventory", "channel"
-#: Number of missed heartbeats after which their sender counts as silent.
+#: Number of missed heartbeats after which an alarm about the sender is raised.
 MISSED = 3
-#: Maximum number of monitors whose heartbeats are followed, because anyone may send one.
+#: Maximum number of monitors whose heartbeats are tracked; the limit is needed because anyone can send heartbeats.
 MAX_PEERS = 100
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Subject:
-    """What an alarm is about."""
+    """Identifies an alarm by what it is about, the failed check, and the prober."""
 
-    #: Endpoint, name, monitor or channel.
+    #: The endpoint, name, monitor or channel that has the problem.
     about: str
     check: str
-    #: Prober that made the finding; empty for alarms that are not from one prober.
+    #: Prober that reported the finding; empty for alarms that no single prober reports.
     prober: str = ""
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An alarm that begins or ends."""
+    """The beginning or the end of an alarm."""
 
     at: float
     subject: Subject
@@ -59,10 +59,10 @@ class _Peer:
 
 @dataclass(slots=True)
 class Alarms:
-    """The active alarms of one monitor."""
+    """State of one monitor's alarms."""
 
     active: dict[Subject, str] = field(default_factory=dict)
-    #: Checks whose outcome is unknown, with the reason.
+    #: Reasons why the outcome of a check is unknown, by check.
     unknown: dict[Subject, str] = field(default_factory=dict)
     _peers: dict[str, _Peer] = field(default_factory=dict)
     _previous: dict[str, bool] = field(default_factory=dict)
@@ -71,12 +71,12 @@ class Alarms:
         return f"<Alarms active={len(self.active)} unknown={len(self.unknown)} peers={len(self._peers)}>"
 
     def report(self, now: float, about: str, findings: Mapping[str, Sequence[Finding]]) -> list[Change]:
-        """Record the findings of one round on an endpoint; return the alarms that begin or end.
+        """Record one round's findings about an endpoint; return the alarms that begin or end.
 
         Args:
             now: current time, in seconds.
             about: the endpoint.
-            findings: findings by prober; a check that is missing, because an earlier check failed, keeps its state.
+            findings: findings by prober; a check without a finding, because an earlier check failed, keeps its state.
         """
         changes: list[Change] = []
         for prober, found in findings.items():
@@ -91,14 +91,14 @@ class Alarms:
         return changes
 
     def heard(self, now: float, peer: str, interval: float) -> list[Change]:
-        """Record a heartbeat of the monitor *peer*, which sends one every *interval* seconds; ignore surplus peers."""
+        """Record a heartbeat from monitor *peer*, sent every *interval* seconds; ignore peers beyond `MAX_PEERS`."""
         if peer not in self._peers and len(self._peers) >= MAX_PEERS:
             return []
         self._peers[peer] = _Peer(now, interval)
         return self._set(now, Subject(peer, HEARTBEAT), "heartbeats arrive again", active=False)
 
     def tick(self, now: float) -> list[Change]:
-        """Return an alarm for each monitor whose last heartbeat is more than `MISSED` intervals old."""
+        """Return a new alarm for each monitor whose last heartbeat is more than `MISSED` intervals old."""
         changes = []
         for name, peer in self._peers.items():
             age = now - peer.heard
@@ -108,7 +108,7 @@ class Alarms:
         return changes
 
     def inventory(self, now: float, unwatched: Mapping[str, str]) -> list[Change]:
-        """Record the certified names that no monitored endpoint has; *unwatched* maps each to its serial number."""
+        """Record certified names that are not monitored; *unwatched* maps each name to its serial number."""
         gone = [s for s in self.active if s.check == INVENTORY and s.about not in unwatched]
         changes = [c for s in gone for c in self._set(now, s, "monitored, or no longer certified", active=False)]
         for name, serial in unwatched.items():
@@ -117,11 +117,11 @@ class Alarms:
         return changes
 
     def channel(self, now: float, name: str, failure: str) -> list[Change]:
-        """Record whether the channel *name* delivers; *failure* is empty if it does."""
+        """Record whether the channel *name* delivers; *failure* is the error message, empty on success."""
         return self._set(now, Subject(name, CHANNEL), failure or "delivers again", active=bool(failure))
 
     def _compare(self, now: float, about: str, findings: Mapping[str, Sequence[Finding]]) -> list[Change]:
-        """Raise an alarm if different checks fail in two rounds in a row: a single round may straddle a renewal."""
+        """Raise an alarm if probers disagree in two consecutive rounds; a renewal can explain one such round."""
         bad = {prober: [f for f in found if f.state is State.ALARM] for prober, found in findings.items()}
         differ = len({frozenset(finding.check for finding in each) for each in bad.values()}) > 1
         repeated = differ and self._previous.get(about, False)
@@ -132,7 +132,7 @@ class Alarms:
         return self._set(now, Subject(about, AGREEMENT), words, active=differ)
 
     def _set(self, now: float, subject: Subject, detail: str, *, active: bool) -> list[Change]:
-        """Set or clear one alarm; return the change, if there is one."""
+        """Set or clear one alarm; return the change, or nothing if the alarm's state is the same as before."""
         before = subject in self.active
         if active:
             self.active[subject] = detail
@@ -142,11 +142,11 @@ class Alarms:
 
 
 def unwatched(certified: Iterable[tuple[str, str]], watched: Iterable[str]) -> dict[str, str]:
-    """Return the certified names that are not monitored, with the serial number of their newest certificate.
+    """Return the certified names that are not monitored, each with the serial number of its newest certificate.
 
     Args:
-        certified: names and serial numbers of the certificates that are valid now, oldest first.
-        watched: hosts of the monitored endpoints, and all names in the certificates that these present.
+        certified: names and serial numbers of the currently valid certificates, oldest first.
+        watched: hosts of the monitored endpoints, and all names in the certificates that these endpoints present.
     """
     known = set(watched)
     return {name: serial for name, serial in certified if name not in known}

@@ -1,4 +1,4 @@
-"""Channels that carry a monitor's alarms and heartbeats: a log on standard error, and webhooks."""
+"""Channels that deliver a monitor's alarms and heartbeats: a log on standard error, and webhooks."""
 
 import asyncio
 import json
@@ -15,12 +15,12 @@ logger = log.get("monitor")
 
 #: Time-out of a webhook request, in seconds.
 TIMEOUT = 5.0
-#: Maximum number of undelivered alarms that a webhook keeps; the oldest are dropped first.
+#: Maximum number of undelivered alarms in a webhook's queue; the oldest are dropped first.
 MAX_WAITING = 1000
 
 
 def write_log(changes: Sequence[Change]) -> None:
-    """Log each change: alarms as warnings."""
+    """Log each change of an alarm: the beginning as a warning, the end as information."""
     for each in changes:
         subject = each.subject
         fields = {"about": subject.about, "check": subject.check, "detail": each.detail}
@@ -33,18 +33,18 @@ def write_log(changes: Sequence[Change]) -> None:
 
 
 class Webhook:
-    """Posts alarms and heartbeats to one URL as JSON; undelivered alarms are sent again with the next heartbeat."""
+    """Posts alarms and heartbeats to one URL as JSON; undelivered alarms are retried with the next heartbeat."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        #: Error of the last request; empty if it was delivered.
+        #: Error of the last request; empty if the last request succeeded.
         self.failure = ""
-        #: Number of requests that were delivered, and that failed.
+        #: Number of successful requests, and number of failed requests.
         self.delivered = self.failed = 0
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MAX_WAITING)
 
     def put(self, *alarms: dict[str, Any]) -> None:
-        """Queue alarms for `flush`, as bodies of requests."""
+        """Queue alarms, as request bodies, until `flush` is called."""
         self._waiting.extend(alarms)
 
     async def flush(self, heartbeat: dict[str, Any] | None = None) -> None:
@@ -67,7 +67,7 @@ class Webhook:
 
 
 def _post(url: str, body: bytes) -> None:
-    """Send a POST request; raise `OSError` unless the status is 2xx."""
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - `__main__` accepts http and https only
-    with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310 - `__main__` accepts http and https only
+    """Send a POST request; raise `OSError` if the request fails or the response status is not 2xx."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - the command line accepts only http and https URLs
+    with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310 - the command line accepts only http and https URLs
         pass

@@ -17,7 +17,7 @@ from monitor.watcher import Inventory, Settings, Watcher, export
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
 
-#: Exit codes: no alarm; an alarm is active; a check could not be made.
+#: Exit codes: no alarm is active; an alarm is active; a check could not be performed.
 GOOD, ALARM, UNKNOWN = 0, 1, 4
 EPILOG = """\
 examples:
@@ -29,7 +29,7 @@ exit codes with --once: 0 no alarm, 1 an alarm is active, 2 usage, 4 no alarm, b
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a monitor, without those that all services have."""
+    """Add the flags specific to a monitor; the flags common to all services are not included."""
     parser.add_argument(
         "target", nargs="*", type=target, metavar="HOST:PORT[=FILE]",
         help="endpoint, and the PEM file that its server loads, if it is on this machine",
@@ -72,14 +72,14 @@ def run(args: argparse.Namespace, inventory: Inventory | None = None) -> int:
     """Run a monitor with the parsed flags *args*; return the exit code.
 
     Args:
-        args: parsed flags, which include those of `telemetry.add_arguments`.
+        args: parsed flags, including those of `telemetry.add_arguments`.
         inventory: returns the certificates that should be monitored, unless ``--inventory`` names a file.
     """
     return asyncio.run(_run(args, _from_file(args.inventory) if args.inventory else inventory))
 
 
 def words(args: argparse.Namespace) -> list[str]:
-    """Return the flags and endpoints of *args* as words of a command line."""
+    """Return the flags and endpoints in *args* as command-line arguments."""
     found = [f"{each}={each.file}" if each.file else str(each) for each in args.target]
     found += [f"--{flag}" for flag in ("once", "json") if getattr(args, flag)]
     found += ["--interval", str(args.interval), "--alarm-at", str(args.alarm_at), "--name", args.name]
@@ -114,7 +114,7 @@ async def _run(args: argparse.Namespace, inventory: Inventory | None) -> int:
 
 
 def exit_code(watcher: Watcher) -> int:
-    """Return 1 if an alarm is active, else 4 if a check could not be made, else 0."""
+    """Return 1 if an alarm is active, otherwise 4 if a check could not be performed, otherwise 0."""
     if watcher.alarms.active:
         return ALARM
     return UNKNOWN if watcher.alarms.unknown else GOOD
@@ -166,7 +166,7 @@ def target(text: str) -> Target:
 
 
 def certified(entries: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return names and serial numbers from entries as printed by ``firstbyte pki list --json``, oldest first."""
+    """Return names and serial numbers, oldest first, from the output of ``firstbyte pki list --json``."""
     ordered = sorted(entries, key=lambda each: str(each["issued"]))
     return [(str(name).lower(), str(each["serial"])) for each in ordered for name in each["names"]]
 

@@ -1,6 +1,6 @@
-"""Judgement of a TLS endpoint from what a prober received: one finding per check.
+"""Judges a TLS endpoint by what a prober received: one finding per check.
 
-Pure functions: the current time is an argument, in seconds since the epoch.
+All functions are pure: the current time is an argument, in seconds since the epoch.
 """
 
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from cryptography import x509
 
-#: All checks of one endpoint, in the order of reports.
+#: All checks of an endpoint, in the order in which reports list them.
 CHECKS = ("connection", "chain", "names", "expiry", "revocation", "disk")
-#: Share of the lifetime after which a certificate should have been replaced: renewal is due at two thirds (half, below
-#: ten days), and may be late by a twentieth.
+#: Fraction of the lifetime after which a certificate should have been replaced.  Renewal is due at two thirds of the
+#: lifetime (half, for lifetimes below ten days), and may be late by a twentieth of the lifetime.
 ALARM_AT = 2 / 3 + 1 / 20
 
 
@@ -21,25 +21,25 @@ class State(StrEnum):
 
     OK = "ok"
     ALARM = "alarm"
-    #: The check could not be made.
+    #: The check could not be performed.
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one prober received from one endpoint."""
+    """Result of one prober's connection to one endpoint."""
 
-    #: Why no certificate was received; empty if one was.
+    #: Reason why no certificate was received; empty if a certificate was received.
     error: str = ""
     leaf: x509.Certificate | None = None
-    #: The certificates after the leaf, if the prober can see them.
+    #: The certificates that the server sent after its leaf; empty if the prober has no access to them.
     issuers: tuple[x509.Certificate, ...] = ()
-    #: Reason for which the prober's verifier rejected the certificate; empty if it was accepted.
+    #: Reason why the prober's verifier rejected the certificate; empty if the certificate was accepted.
     rejected: str = ""
 
     @property
     def serial(self) -> str:
-        """The leaf's serial number in lower-case hexadecimal; empty without a leaf."""
+        """The leaf's serial number in lower-case hexadecimal; empty if no leaf was received."""
         return "" if self.leaf is None else f"{self.leaf.serial_number:x}"
 
 
@@ -54,27 +54,27 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of an endpoint in addition to what a prober received."""
+    """Information about an endpoint that does not come from a prober: revocation status and certificate file."""
 
-    #: Whether the issuer's CRL contains the leaf; None: not known.
+    #: Whether the issuer's CRL contains the leaf; None if this is unknown.
     revoked: bool | None = None
-    #: Why revocation is not known, or which CRL was searched.
+    #: Reason why the revocation status is unknown; otherwise the CRL that was searched.
     revocation: str = ""
-    #: Certificate in the server's file; None if there is no file to compare, or it cannot be read.
+    #: Certificate in the server's file; None if no file is given or the file cannot be read.
     on_disk: x509.Certificate | None = None
-    #: Why the file cannot be read; empty if it can, or if there is none.
+    #: Reason why the server's file cannot be read; empty if the file was read or no file is given.
     disk_error: str = ""
 
 
 def judge(host: str, seen: Seen, evidence: Evidence, now: float, alarm_at: float = ALARM_AT) -> list[Finding]:
-    """Return the findings on one endpoint; without a certificate, only ``connection`` is judged.
+    """Return the findings about one endpoint; if no certificate was received, return only ``connection``.
 
     Args:
         host: DNS name that the certificate must have.
-        seen: what the prober received.
-        evidence: results that do not depend on the prober.
+        seen: what the prober received from the endpoint.
+        evidence: information about the endpoint that does not depend on the prober.
         now: current time, in seconds since the epoch.
-        alarm_at: share of the lifetime after which a certificate should have been replaced.
+        alarm_at: fraction of the lifetime after which a certificate should have been replaced.
     """
     leaf = seen.leaf
     if leaf is None:
@@ -130,7 +130,7 @@ def _revocation(evidence: Evidence) -> Finding:
 
 
 def names_of(leaf: x509.Certificate) -> list[str]:
-    """Return the DNS names of a certificate (subjectAltName; the common name does not count, RFC 9525)."""
+    """Return the DNS names in a certificate's subjectAltName; the common name is ignored (RFC 9525)."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -145,7 +145,7 @@ def covers(names: Iterable[str], host: str) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration in the largest unit whose count is at least two."""
+    """Format a duration in the largest unit that gives a value of at least two."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

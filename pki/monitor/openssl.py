@@ -34,7 +34,7 @@ class Probe:
     not_before: float = 0.0
     #: End of the received certificate's validity, in seconds since the epoch.
     not_after: float = 0.0
-    #: The received certificates, leaf first.
+    #: The certificates that the server sent, leaf first.
     chain: tuple[x509.Certificate, ...] = field(default=(), compare=False, repr=False)
 
     @property

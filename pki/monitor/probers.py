@@ -1,7 +1,7 @@
-"""Two independent probers of a TLS endpoint, and the evidence that they share: the CRL and the server's file.
+"""Two independent probers of TLS endpoints, and a collector of evidence for both: the CRL and the server's file.
 
-The first uses Python's ``ssl`` and the stub resolver; the second is the program ``openssl`` with the system's resolver.
-A failure of one of them (its resolver, its trust store, a bug) therefore does not hide an endpoint.
+The first prober uses Python's ``ssl`` and the stub resolver; the second runs ``openssl`` with the system's resolver.  A
+fault in one prober (its resolver, its trust store or a bug) therefore does not hide a problem at an endpoint.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from renewal.errors import UNREADABLE, RenewalError
 from renewal.revocation import ListSource, NoListError, Revocations
 from stub import AsyncStub, StubError
 
-#: Time-out of one look at an endpoint, in seconds.
+#: Time-out of one probe of an endpoint, in seconds.
 TIMEOUT = 6.0
 
 
@@ -32,7 +32,7 @@ class Target:
 
     host: str
     port: int
-    #: PEM file from which the server loads its certificate; None: not compared.
+    #: PEM file from which the server loads its certificate; None if there is no file to compare.
     file: Path | None = None
 
     def __str__(self) -> str:
@@ -40,17 +40,17 @@ class Target:
 
 
 class Prober(Protocol):
-    """Looks at endpoints in one particular way."""
+    """Interface of a prober, which connects to endpoints and returns what it receives."""
 
     name: str
 
     async def look(self, target: Target) -> Seen:
-        """Connect to *target* once, and return what was received; never raises for an unreachable endpoint."""
+        """Connect to *target* once, and return what was received; an unreachable endpoint raises no exception."""
         ...
 
 
 class SslProber:
-    """Prober that uses Python's ``ssl`` and a stub resolver."""
+    """Prober that uses Python's ``ssl`` module and a stub resolver."""
 
     name = "python"
 
@@ -58,15 +58,15 @@ class SslProber:
         """Create a prober.
 
         Args:
-            trust: PEM file with the trusted roots; None: the system's roots.
-            stub: resolves host names.
+            trust: PEM file with the trusted roots; None selects the system's roots.
+            stub: stub resolver for host names.
         """
         self._verifying, self.stub = ssl.create_default_context(cafile=trust), stub
         self._accepting = ssl.create_default_context()
         self._accepting.check_hostname, self._accepting.verify_mode = False, ssl.CERT_NONE
 
     async def look(self, target: Target) -> Seen:
-        """Connect to *target* once, and a second time without verification if the certificate is rejected."""
+        """Connect to *target*; if its certificate is rejected, connect again without verification."""
         try:
             async with asyncio.timeout(TIMEOUT):
                 address = await self._address(target.host)
@@ -106,7 +106,7 @@ class OpensslProber:
         self._trust = trust
 
     async def look(self, target: Target) -> Seen:
-        """Connect to *target* once."""
+        """Connect to *target* once, and return what OpenSSL received."""
         probe = await openssl.Prober(target.host, self._trust, target.port).look(time.monotonic)
         if not probe.chain:
             return Seen(error=probe.error)
@@ -114,15 +114,15 @@ class OpensslProber:
 
 
 class Collector:
-    """Collects evidence on endpoints: revocation by the issuer's CRL, and the certificate in the server's file."""
+    """Collects evidence about endpoints: revocation status from the issuer's CRL, and the server's certificate file."""
 
     def __init__(self, stub: AsyncStub) -> None:
-        """Create a collector; *stub* resolves the hosts of CRLs."""
+        """Create a collector; *stub* resolves the hosts in CRL URLs."""
         self._stub = stub
         self._lists: dict[bytes, tuple[ListSource, Revocations]] = {}
 
     async def collect(self, target: Target, leaf: x509.Certificate | None, issuer: x509.Certificate | None) -> Evidence:
-        """Return the evidence on *target*, which presents *leaf*, issued by *issuer*."""
+        """Return the evidence about *target*, which presents *leaf*, issued by *issuer*."""
         revoked, words = await self._revoked(leaf, issuer)
         if target.file is None:
             return Evidence(revoked, words)

@@ -1,4 +1,4 @@
-"""The monitor's loop: looks at each endpoint with each prober, judges, and sends alarms and heartbeats."""
+"""Main loop of the monitor: runs all probers on all endpoints, judges the results, and sends alarms and heartbeats."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from telemetry import AdminError, Metrics, Request, Telemetry, log
 
 logger = log.get("monitor")
 
-#: Returns names and serial numbers of the certificates that are valid now, oldest first; None if they are not known.
+#: Function that returns pairs of DNS name and serial number for all valid certificates, oldest first; None if unknown.
 Inventory = Callable[[], Awaitable[Iterable[tuple[str, str]] | None]]
 
 
@@ -33,17 +33,17 @@ class UnknownMessageError(Exception):
 class Settings:
     """Settings of a monitor."""
 
-    #: Name under which the monitor sends heartbeats.
+    #: Name of the monitor in its heartbeats.
     name: str = "monitor"
-    #: Interval between rounds, in seconds.
+    #: Interval between rounds of checks, in seconds.
     interval: float = 60.0
-    #: Share of the lifetime after which a certificate should have been replaced.
+    #: Fraction of the lifetime after which a certificate should have been replaced.
     alarm_at: float = ALARM_AT
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one prober saw of one endpoint in the last round, and the findings."""
+    """Result of one prober's check of one endpoint in the last round, with the findings."""
 
     target: Target
     prober: str
@@ -64,24 +64,24 @@ class Watcher:
         webhooks: Sequence[Webhook] = (),
         inventory: Inventory | None = None,
     ) -> None:
-        """Create a monitor; call `run`, or `round` for a single round.
+        """Create a monitor; call `run` to monitor continuously, or `round` for a single round.
 
         Args:
             targets: endpoints to monitor.
-            probers: probers that look at each endpoint, independently of each other.
-            collector: collects the evidence that the probers share.
-            settings: name, interval and threshold.
-            webhooks: channels in addition to the log.
-            inventory: certificates that should be monitored.
+            probers: probers that check each endpoint independently of each other.
+            collector: collects the evidence that is common to all probers.
+            settings: name, interval and alarm threshold.
+            webhooks: channels for alarms in addition to the log.
+            inventory: returns the certificates that should be monitored.
         """
         self.targets, self.probers, self.webhooks = tuple(targets), tuple(probers), tuple(webhooks)
         self.settings, self.alarms, self.looks = settings, Alarms(), list[Look]()
-        #: The latest changes, oldest first.
+        #: The latest changes of alarms, oldest first.
         self.changes: deque[Change] = deque(maxlen=1000)
         self._collector, self._inventory = collector, inventory
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Start a round every ``interval`` seconds until *stop* is set."""
+        """Start a round of checks every ``interval`` seconds until *stop* is set."""
         while not stop.is_set():
             began = time.monotonic()
             await self.round()
@@ -90,7 +90,7 @@ class Watcher:
                 await asyncio.wait_for(stop.wait(), max(0.0, left))
 
     async def round(self) -> None:
-        """Look at each endpoint once, and send the alarms that begin or end, and a heartbeat."""
+        """Check each endpoint once; send a heartbeat and all alarms that begin or end."""
         self.looks = [look for looks in await asyncio.gather(*map(self._look, self.targets)) for look in looks]
         now = time.time()
         if self._inventory is not None and (certified := await self._inventory()) is not None:
@@ -108,14 +108,14 @@ class Watcher:
         await asyncio.gather(*(each.flush() for each in self.webhooks if not each.failure))
 
     def receive(self, body: Any) -> None:
-        """Take what another monitor sent to its webhook: record a heartbeat, forward an alarm.
+        """Process a message from another monitor's webhook: record a heartbeat, or forward an alarm.
 
         Raises:
-            UnknownMessageError: *body* is neither.
+            UnknownMessageError: *body* is neither a heartbeat nor an alarm.
         """
         kind = body.get("kind") if isinstance(body, dict) else None
         if kind in {"alarm", "cleared"}:
-            if not body.get("forwarded"):  # two monitors that guard each other must not forward in circles
+            if not body.get("forwarded"):  # prevents a forwarding loop between two monitors
                 logger.warning("forwarded", **{key: str(value)[:200] for key, value in body.items()})
                 for each in self.webhooks:
                     each.put({**body, "forwarded": True})
@@ -154,7 +154,7 @@ def _issuer_of(leaf: x509.Certificate | None, certificates: Iterable[x509.Certif
 
 
 def export(watcher: Watcher, telemetry: Telemetry) -> None:
-    """Add the monitor's metrics, its health checks, and ``POST /heartbeat`` to the port of *telemetry*."""
+    """Add the monitor's metrics, its health checks and ``POST /heartbeat`` to the HTTP port of *telemetry*."""
     metrics = telemetry.metrics
     gauges = Gauges(metrics)
 
@@ -192,7 +192,7 @@ class Gauges:
         self._failed = gauge("firstbyte_monitor_webhook_failures", "Failed webhook requests since the start", "url")
 
     def refresh(self, watcher: Watcher) -> None:
-        """Set all metrics to the state of *watcher*."""
+        """Update all metrics from the state of *watcher*."""
         for look in watcher.looks:
             if look.seen.leaf is not None:
                 end = look.seen.leaf.not_valid_after_utc.timestamp()

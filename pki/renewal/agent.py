@@ -75,7 +75,7 @@ class Agent:
         self.renewals = self.failures = 0
         #: The CA's CRL; None unless `check_revocations` was called.
         self.revocations: Revocations | None = None
-        #: Called after each CRL that revokes more certificates.
+        #: Called whenever a new CRL revokes additional certificates.
         self.on_revocation: Callable[[], None] = lambda: None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
@@ -208,7 +208,7 @@ class Agent:
         return pair.serial
 
     def _dns01(self) -> Dns01 | None:
-        """Return the responder for dns-01 with the current TSIG key; None if the settings select http-01."""
+        """Return a dns-01 responder that uses the current TSIG key; None if the settings select http-01."""
         if self.settings.dns01 is None:
             return None
         server, file = self.settings.dns01
@@ -401,7 +401,7 @@ class Agent:
         return {"serial": serial}
 
     def _follow_trust(self, _: Request) -> dict[str, int]:
-        """Load the trusted roots now if their file changed; return the version of the trust bundle in use."""
+        """Reload the trusted roots if their file has changed; return the version of the trust bundle in use."""
         self.credentials.follow_trust()
         return {"trust_bundle": self.credentials.trust_version}
 

@@ -1,4 +1,4 @@
-"""A listener that answers http-01 challenges only (RFC 8555 section 8.3), for services without an HTTP server."""
+"""HTTP server that answers only http-01 challenges (RFC 8555 section 8.3), for services that have no HTTP server."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ async def answer_challenges(at: tuple[str, int], answer: Callable[[str], str | N
     """Answer http-01 challenges at the address *at* until the returned server is closed.
 
     Args:
-        at: host and port; the CA asks port 80.
-        answer: returns the key authorization of a token, None if the token is unknown.
+        at: host and port to listen on; the CA connects to port 80.
+        answer: returns the key authorization for a token; None if the token is unknown.
 
     Raises:
-        OSError: the address cannot be bound; the error's file name is the address.
+        OSError: the address cannot be bound; the error's `filename` contains the address.
     """
 
     def challenge(request: Request) -> Response:

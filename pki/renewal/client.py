@@ -1,6 +1,6 @@
-"""An ACME client (RFC 8555) based on aiohttp: account, order, http-01 or dns-01, finalize, download.
+"""ACME client (RFC 8555) based on aiohttp: account, order, http-01 or dns-01, finalize, download.
 
-Each call of `AcmeClient.obtain` obtains one certificate.  The caller manages files and schedules.
+Each call of `AcmeClient.obtain` obtains one certificate.  Callers manage files and renewal schedules.
 """
 
 import asyncio
@@ -233,7 +233,7 @@ class AcmeClient:
     async def _order(
         self, http: aiohttp.ClientSession, body: dict[str, Any], replaces: x509.Certificate | None
     ) -> tuple[dict[str, Any], str]:
-        """Open an order; without ``replaces`` if the CA does not accept it.  Return the order and its URL."""
+        """Open an order, omitting ``replaces`` if the CA does not accept this member; return the order and its URL."""
         if replaces is not None and "renewalInfo" in self._directory:
             try:
                 return (await self._post(http, self._url("newOrder"), {**body, "replaces": unique_id(replaces)}))[:2]
@@ -330,9 +330,10 @@ class AcmeClient:
 
 
 def unique_id(leaf: x509.Certificate) -> str:
-    """Return the unique identifier of *leaf* in renewal information (RFC 9773 section 4.1)."""
+    """Return the unique identifier of *leaf* for renewal information (RFC 9773 section 4.1)."""
     key = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
-    serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)  # a DER INTEGER, whose sign bit is 0
+    # The length leaves room for the sign bit (0) of a DER INTEGER.
+    serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)
     return f"{_b64(key)}.{_b64(serial)}"
 
 

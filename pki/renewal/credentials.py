@@ -24,7 +24,7 @@ logger = log.get("renewal")
 #: Permissions of the file with the private key.
 MODE = 0o600
 
-#: First line of a trust bundle after the first version; PEM parsers ignore it.
+#: First line of a trust bundle of version 2 or later; PEM parsers ignore this line.
 TRUST_VERSION = re.compile(rb"# trust bundle (\d{1,9})\n")
 
 #: Cipher suites for TLS 1.2: those with forward secrecy and authenticated encryption (RFC 9325 section 4.2).
@@ -259,7 +259,7 @@ class Credentials:
 
     @property
     def trust_version(self) -> int:
-        """Version of the trust bundle in use; a rotation of the root increases it."""
+        """Version of the trust bundle in use; a rotation of the root increases this version."""
         header = TRUST_VERSION.match(self._roots or b"")
         return int(header[1]) if header else 1
 

@@ -1,4 +1,4 @@
-"""Responses to dns-01 challenges (RFC 8555 section 8.4): TXT records that UPDATE messages add and remove (RFC 2136).
+"""Responds to dns-01 challenges (RFC 8555 section 8.4): adds and removes TXT records with DNS UPDATE (RFC 2136).
 
 The messages are signed with a shared key (TSIG, RFC 8945) and sent over TCP.
 """
@@ -25,44 +25,44 @@ logger = log.get("renewal")
 
 #: TTL of the TXT records, in seconds.
 TTL = 10
-#: Time-out of an UPDATE, in seconds.
+#: Time-out of an UPDATE transaction, in seconds.
 UPDATE_TIMEOUT = 5.0
-#: Time after which the records must be present on all name servers, and the polling interval, in seconds.
+#: Maximum time until all name servers have the records, and the polling interval, in seconds.
 PROPAGATION, POLL = 15.0, 0.1
 
 
 @dataclass(slots=True)
 class Dns01:
-    """Adds the TXT records of an order's challenges, waits for all name servers, and removes the records."""
+    """Adds the TXT records for an order's challenges, waits for all name servers, and finally removes the records."""
 
     #: IPv4 address and port of the primary name server; the zone's other name servers must use the same port.
     server: tuple[str, int]
     key: Key
-    #: Finds zones and name servers.
+    #: Stub resolver that finds zones and name servers.
     stub: AsyncStub
-    #: Owner name and text of each record that is present.
+    #: Owner name and text of each record that was added and not removed yet.
     _records: list[tuple[str, str]] = field(default_factory=list)
 
     async def add(self, domain: str, key_authorization: str) -> None:
-        """Add the record for the DNS name *domain*; raise `AcmeError` on failure."""
+        """Add the challenge record for the DNS name *domain*; raise `AcmeError` on failure."""
         digest = hashlib.sha256(key_authorization.encode()).digest()
         record = (f"_acme-challenge.{domain}", base64.urlsafe_b64encode(digest).rstrip(b"=").decode())
         await self._update(*record, delete=False)
         self._records.append(record)
 
     async def propagated(self) -> None:
-        """Wait until all name servers have all records; raise `AcmeError` if that takes too long."""
+        """Wait until all name servers have all records; raise `AcmeError` after `PROPAGATION` seconds."""
         missing = list(self._records)
         try:
             async with asyncio.timeout(PROPAGATION):
-                while missing := [each for each in missing if not await self._present(*each)]:  # noqa: ASYNC110 - polls: no event signals a change at a name server
-                    await asyncio.sleep(POLL)  # poll: a name server does not announce that it has a record
+                while missing := [each for each in missing if not await self._present(*each)]:  # noqa: ASYNC110 - polls: no event signals that a name server has a record
+                    await asyncio.sleep(POLL)  # wait before asking the name servers again
         except TimeoutError:
             names = ", ".join(sorted({owner for owner, _ in missing}))
             raise AcmeError(f"{names}: not on all name servers within {PROPAGATION:g} s") from None
 
     async def remove(self) -> None:
-        """Remove all records; log a failure, because a record that remains does not invalidate the certificate."""
+        """Remove all records; only log failures, because leftover records do not invalidate the certificate."""
         while self._records:
             try:
                 await self._update(*self._records.pop(), delete=True)
@@ -74,7 +74,7 @@ class Dns01:
             answers = await ask_name_servers(self.stub, owner, "TXT", self.server[1])
         except StubError:
             return False
-        # A name server that does not answer is ignored, like one that the CA cannot reach.
+        # Ignore name servers that do not answer: the CA probably cannot reach them either.
         heard = [each for each in answers.values() if isinstance(each, Answer | NoSuchName | NoAddress)]
         return bool(heard) and all(isinstance(each, Answer) and f'"{text}"' in each.rdata for each in heard)
 
@@ -97,7 +97,7 @@ class Dns01:
 
 
 def load_key(file: Path) -> Key:
-    """Read the only TSIG key in *file*; raise `AcmeError` if it cannot be read or has another number of keys."""
+    """Read the TSIG key in *file*; raise `AcmeError` if the file is unreadable or does not contain exactly one key."""
     try:
         (key,) = load_keys(file).values()
     except (KeyFileError, ValueError) as error:
@@ -115,7 +115,7 @@ def encode_update(ident: int, zone: Name, owner: str, text: str, *, delete: bool
 
 
 async def _exchange(server: tuple[str, int], wire: bytes) -> bytes:
-    """Send a message over a new TCP connection and return the reply; raise `OSError` or `EOFError` on failure."""
+    """Send a message over a new TCP connection, and return the reply; raise `OSError` or `EOFError` on failure."""
     reader, writer = await asyncio.open_connection(*server)
     try:
         writer.write(struct.pack("!H", len(wire)) + wire)

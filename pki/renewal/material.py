@@ -49,7 +49,7 @@ class Pair:
 
 
 def covered_host(name: str) -> str:
-    """Return a host name that a certificate for *name* covers, which may begin with a wildcard label."""
+    """Return a host name covered by a certificate for *name*; *name* may begin with a wildcard label."""
     return name.replace("*.", "any.", 1) if name.startswith("*.") else name
 
 

@@ -49,7 +49,7 @@ class Revocations:
         return serial in self._serials
 
     def take(self, der: bytes, issuer: x509.Certificate, now: float) -> bool:
-        """Validate a CRL, and replace the current CRL with the new one; return whether it revokes more certificates.
+        """Validate a CRL and make it the current CRL; return whether it revokes additional certificates.
 
         Args:
             der: the CRL in DER.
@@ -57,7 +57,7 @@ class Revocations:
             now: current time, in seconds since the epoch.
 
         Raises:
-            RevocationError: the CRL is malformed, of another issuer, out of date, or older than the current CRL.
+            RevocationError: the CRL is malformed, from another issuer, expired, or older than the current CRL.
         """
         try:
             crl = x509.load_der_x509_crl(der)

@@ -24,7 +24,7 @@ class Settings:
     renew_at: float | None = None
     #: Type of the certificate's key, one of `renewal.material.KEYS`.
     key: str = KEYS[0]
-    #: Primary name server and key file for dns-01; None selects http-01.
+    #: Address of the primary name server and TSIG key file for dns-01; None selects http-01.
     dns01: tuple[tuple[str, int], Path] | None = None
     #: Whether the service also presents its certificate to servers that require one (mTLS).
     as_client: bool = True

@@ -48,7 +48,7 @@ class Lab:
     """A running CA, and the addresses and files that an ACME client needs to use it."""
 
     folder: Path
-    #: The primary name server of example.com, which accepts updates signed with `KEY`.
+    #: Primary name server of example.com, which accepts UPDATE messages signed with `KEY`.
     names: Server
     server: AcmeServer
     own: OwnCertificate

@@ -1,4 +1,4 @@
-"""Tests of the ACME server with certbot, an independent client: obtain, renew and revoke certificates."""
+"""Tests of the ACME server with certbot, an independent client: certificates are obtained, renewed and revoked."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Tests for dns-01: wildcard names, wrong and missing records, several name servers and network perspectives."""
+"""Tests for dns-01: wildcard names, wrong and missing records, several name servers, several network perspectives."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def no_http(_token: str, _answer: str | None) -> None:
 
 
 def records(lab: Lab) -> list[str]:
-    """Return the owner names of the challenge records that the zone contains."""
+    """Return the owner names of all challenge records in the zone."""
     (zone,) = lab.names.responder.zones.values()
     return [str(each.name) for each in zone if str(each.name).startswith("_acme-challenge")]
 

@@ -1,4 +1,4 @@
-"""Tests for group commit: one transaction for many requests, and an error for each of them if it fails."""
+"""Tests for group commit: one transaction serves many requests, and its failure is reported to each of them."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""Tests for fault injection in ACME responses: what a client receives, how often, and what the CA has done."""
+"""Tests for fault injection in ACME responses: what clients receive, how often, and how the CA's state changes."""
 
 from typing import Any
 
@@ -33,7 +33,8 @@ async def test_the_next_n_requests_for_one_resource_fail(
 ) -> None:
     await browser.register()
     lab.server.telemetry.faults.switch_on(fault, {**parameters, "resource": "new-order", "count": 2})
-    assert (await browser.post(browser.kid.removeprefix(browser.base), None))[0] == 200  # another resource
+    # The fault does not apply to other resources, such as the account.
+    assert (await browser.post(browser.kid.removeprefix(browser.base), None))[0] == 200
     for _ in range(2):
         got, body, headers = await browser.post("/acme/new-order", NEW_ORDER)
         assert (got, kind(body), headers.get("Retry-After")) == (status, problem, retry_after)

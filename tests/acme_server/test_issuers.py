@@ -1,4 +1,4 @@
-"""Tests for several issuing CAs: a change while the server runs, alternate chains, and revocation data of each."""
+"""Tests for several issuing CAs: switching while the server runs, alternate chains, and each CA's revocation data."""
 
 import time
 
@@ -34,14 +34,14 @@ def watch(lab: Lab) -> Watch:
 
 
 def advance(rotation: Rotation, watch: Watch, *steps: str) -> None:
-    """Perform *steps* of a root rotation, and let the server notice each."""
+    """Perform *steps* of a root rotation; after each step, make the server reload the files."""
     for step in steps:
         rotation.advance("root", step, time.time())
         watch.follow_issuing()
 
 
 async def chains(browser: Browser) -> list[list[x509.Certificate]]:
-    """Obtain a certificate; return its default chain and the alternate chains, each with the leaf."""
+    """Obtain a certificate; return its default chain and its alternate chains, each including the leaf."""
     order, url = await browser.ready(NAME)
     assert await browser.finalize(order, csr(NAME)) == (200, "valid")
     found = (await browser.post(url, None))[1]["certificate"]
@@ -127,7 +127,7 @@ async def test_the_servers_own_certificate_follows_the_new_issuer(
     advance(rotation, watch, "prepare", "trust-both")
     assert lab.own.issued == issued
     advance(rotation, watch, "sign-new", "trust-new")
-    connector = aiohttp.TCPConnector(resolver=browser.http.connector._resolver, ssl=lab.context())  # type: ignore[union-attr]
+    connector = aiohttp.TCPConnector(resolver=browser.http.connector._resolver, ssl=lab.context())  # type: ignore[union-attr]  # an open session has a connector
     async with aiohttp.ClientSession(connector=connector) as http, http.get(lab.directory) as response:
         assert response.status == 200
 

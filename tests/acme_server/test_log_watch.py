@@ -1,4 +1,4 @@
-"""Tests for the comparison of the CA's store, and of a TLS server's certificate, with the issuance log."""
+"""Tests for comparing the CA's store and a TLS server's certificate with the issuance log."""
 
 import asyncio
 

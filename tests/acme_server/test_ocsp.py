@@ -38,13 +38,13 @@ def url(leaf: x509.Certificate) -> str:
 
 
 def local(leaf: x509.Certificate) -> str:
-    """Return the URL with an address that programs without the test's DNS can use."""
+    """Return the responder's URL with an IP address, for programs that cannot use the test's DNS."""
     return url(leaf).replace("ca.example.com", "127.0.0.1")
 
 
 def question(lab: Lab, leaf: x509.Certificate, algorithm: hashes.HashAlgorithm | None = None) -> bytes:
     builder = ocsp.OCSPRequestBuilder()
-    builder = builder.add_certificate(leaf, lab.server.issuer.certificate, algorithm or hashes.SHA1())  # noqa: S303 - RFC 5019 requires SHA-1 here
+    builder = builder.add_certificate(leaf, lab.server.issuer.certificate, algorithm or hashes.SHA1())  # noqa: S303 - RFC 5019 requires SHA-1 in OCSP requests
     return builder.build().public_bytes(Encoding.DER)
 
 
@@ -60,7 +60,7 @@ def revoke(lab: Lab, leaf: x509.Certificate) -> None:
 
 
 async def run(*command: str, files: Path) -> str:
-    """Run a judge; return its output, standard error last."""
+    """Run an independent verification program; return its standard output followed by its standard error."""
     words = [*judges.command(command[0], files=files), *command[1:]]
     done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
@@ -110,7 +110,7 @@ async def test_get_and_post_return_the_same_response_with_headers_for_caches(
             assert response.status == status
 
 
-@pytest.mark.parametrize("algorithm", [hashes.SHA1(), hashes.SHA256()], ids=["sha1", "sha256"])  # noqa: S303 - RFC 5019 requires SHA-1 here
+@pytest.mark.parametrize("algorithm", [hashes.SHA1(), hashes.SHA256()], ids=["sha1", "sha256"])  # noqa: S303 - RFC 5019 requires SHA-1 in OCSP requests
 async def test_a_response_names_the_certificate_and_is_signed_by_a_delegate(
     lab: Lab, leaf: x509.Certificate, algorithm: hashes.HashAlgorithm
 ) -> None:
@@ -133,13 +133,13 @@ async def test_unknown_certificates_and_malformed_requests_are_refused(
     lab: Lab, browser: Browser, leaf: x509.Certificate
 ) -> None:
     (identity,) = {read_request(question(lab, leaf)).issuer_key_hash}
-    stranger = ocsp.OCSPRequestBuilder().add_certificate_by_hash(identity, identity, 5, hashes.SHA1()).build()  # noqa: S303 - RFC 5019 requires SHA-1 here
+    stranger = ocsp.OCSPRequestBuilder().add_certificate_by_hash(identity, identity, 5, hashes.SHA1()).build()  # noqa: S303 - RFC 5019 requires SHA-1 in OCSP requests
     unknown = read_request(question(lab, leaf))
     issued_elsewhere = ocsp.OCSPRequestBuilder().add_certificate_by_hash(
         unknown.issuer_name_hash,
         unknown.issuer_key_hash,
         5,
-        hashes.SHA1(),  # noqa: S303 - RFC 5019 requires SHA-1 here
+        hashes.SHA1(),  # noqa: S303 - RFC 5019 requires SHA-1 in OCSP requests
     )
     for der, status in (
         (b"", "MALFORMED_REQUEST"),
@@ -164,7 +164,8 @@ async def test_a_response_is_replaced_at_half_of_its_life_and_after_a_revocation
     second = responder.respond(asked, begin + LIFETIME / 2)
     assert second is not None
     assert second.signed == begin + LIFETIME / 2
-    assert responder.respond(asked, begin) is not second  # the clock was set back
+    # The clock was set back: the cached response would not be valid yet.
+    assert responder.respond(asked, begin) is not second
     revoke(lab, leaf)
     third = responder.respond(asked, begin + 1)
     assert third is not None
@@ -178,4 +179,5 @@ async def test_the_delegate_is_renewed_and_logged(lab: Lab) -> None:
     assert responder.renew_if_due(now + RESPONDER_LIFETIME / 2 + 5)
     assert len(lab.server.log) == before + 1
     found = audit(lab.folder / "ca" / FILE, ())
-    assert len(found.unstored) == before + 1 - 2  # two entries are responders' certificates, which are not stored
+    # Two entries are for certificates of OCSP responders, which are not in the store.
+    assert len(found.unstored) == before + 1 - 2

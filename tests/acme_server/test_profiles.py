@@ -30,7 +30,7 @@ def profiles(lab: Lab) -> None:
 
 
 async def ordered(browser: Browser, profile: str | None) -> tuple[str, x509.Certificate]:
-    """Order a certificate with *profile*; return the order's profile, and the certificate."""
+    """Order a certificate with *profile*; return the order's profile and the certificate."""
     body = {"identifiers": [{"type": "dns", "value": NAME}], **({} if profile is None else {"profile": profile})}
     status, order, headers = await browser.post("/acme/new-order", body)
     assert status == 201

@@ -1,4 +1,4 @@
-"""Tests for the limit of orders per account, and for the pages of an account's list of orders."""
+"""Tests for the rate limit on orders per account, and for paging through an account's list of orders."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tests of crash recovery: the ACME server's process is killed with SIGKILL in the middle of orders."""
+"""Tests of crash recovery: the ACME server's process is killed with SIGKILL while orders are in progress."""
 
 import asyncio
 import contextlib
@@ -93,16 +93,16 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
     assert not [secret for secret in secrets if secret in log.read_text()]
 
 
-#: Number of times that the server is killed; more with ``FIRSTBYTE_KILLS=88``.
+#: Number of times that the server is killed; the environment variable ``FIRSTBYTE_KILLS`` changes this number.
 KILLS = int(os.environ.get("FIRSTBYTE_KILLS", "3"))
 
 
 class Witness(AcmeClient):
-    """A client that remembers the status of everything that the server acknowledged."""
+    """An ACME client that records the last acknowledged status of each order and authorization."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        #: Last status by the URL's last two segments, for example ``order/x``.
+        #: Last acknowledged status, by the last two segments of the resource's URL, for example ``order/x``.
         self.seen: dict[str, str] = {}
         self.chains: list[str] = []
 
@@ -137,7 +137,7 @@ async def test_any_number_of_kills_loses_nothing_that_was_acknowledged(lab: Lab,
         async with process(lab, settings, tmp_path / "stderr") as server:
             working = [asyncio.create_task(each.work(lab.answers)) for each in witnesses]
             await until(functools.partial(issued, witnesses, wanted), 30.0)
-            await asyncio.sleep(rng.uniform(0.0, 0.1))  # a random moment of the orders in progress
+            await asyncio.sleep(rng.uniform(0.0, 0.1))  # kill the server at a random time while orders are in progress
             server.kill()
             await server.wait()
             await asyncio.gather(*working)
@@ -148,9 +148,9 @@ async def test_any_number_of_kills_loses_nothing_that_was_acknowledged(lab: Lab,
             kind, key = place.split("/")
             found = store.order(key) if kind == "order" else store.authorization(key)
             assert found is not None, place
-            # The client withdraws its http-01 response when the server dies, so that a resumed validation may fail.
+            # The client stops answering http-01 challenges when the server is killed, so a resumed validation may fail.
             may_fail = acknowledged in {"pending", "processing"}
-            # A client deactivates what it gave up, for example because the server took too long.
+            # A client deactivates authorizations that it no longer needs, for example after a time-out.
             progress = ("invalid", "pending", "ready", "processing", "valid", "deactivated")
             assert may_fail or progress.index(found.status) >= progress.index(acknowledged), place
         for chain in (each for witness in witnesses for each in witness.chains):

@@ -1,4 +1,4 @@
-"""Tests for the issuance log: its hash chain, crashes in the middle of a write, and several writers."""
+"""Tests for the issuance log: its hash chain, crashes during a write, and concurrent writers."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def leaf() -> x509.Certificate:
 
 
 def filled(path: Path, count: int = 3) -> list[x509.Certificate]:
-    """Log *count* certificates in the file *path* and return them."""
+    """Add *count* certificates to the issuance log at *path*; return the certificates."""
     log, leaves = IssuanceLog(path), [leaf() for _ in range(count)]
     for number, each in enumerate(leaves):
         log.append(NOW + number, each, NAMES, "account")
@@ -150,7 +150,7 @@ while True:
 
 
 def test_whatever_left_the_ca_is_in_the_log_after_a_kill(tmp_path: Path) -> None:
-    """A process prints each certificate after logging it and is killed; the log has all that were printed."""
+    """A process prints each certificate after logging it and is killed; the log contains all printed certificates."""
     path, out = tmp_path / FILE, tmp_path / "out"
     with out.open("wb") as stdout:
         command = [sys.executable, "-c", WRITER, str(path)]

@@ -1,4 +1,4 @@
-"""Tests for the lint before signing, and pkilint on leaves of every profile."""
+"""Tests for lint before signing; pkilint also checks leaves of every profile."""
 
 import datetime as dt
 import time
@@ -31,7 +31,7 @@ LONG = f"{'a' * 60}.example.com"
     [
         (["www.example.com"], ""),
         ([LONG], ""),
-        # RFC 5280 section 4.2.1.6 leaves wildcards to other specifications (RFC 6125), so pkilint reports them.
+        # pkilint reports wildcards, because RFC 5280 section 4.2.1.6 leaves them to other specifications (RFC 6125).
         (["*.example.com", "example.com"], 'pkix.invalid_domain_name_syntax (ERROR): Invalid domain name syntax: "*.'),
     ],
     ids=["name", "long", "wildcard"],
@@ -94,7 +94,7 @@ def rebuilt(
     issuer: x509.Name = ISSUER.certificate.subject,
     subject: str | None = None,
 ) -> x509.Certificate:
-    """Return a good leaf with one change."""
+    """Return a copy of a valid leaf with one change."""
     good = issue_leaf(ISSUER, new_key().public_key(), ["www.example.com"], NOW, 60.0, urls=URLS)
     name = good.subject if subject is None else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     begin = dt.datetime.fromtimestamp(int(NOW), dt.UTC)

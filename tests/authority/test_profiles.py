@@ -1,4 +1,4 @@
-"""Tests for the file of certificate profiles: what is accepted, and where errors point to."""
+"""Tests for the file of certificate profiles: accepted files, and the position that error messages give."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests for rotations of the issuing CA and the root: each step by independent verifiers, and crashes in each step."""
+"""Tests for rotations of the issuing CA and the root: independent verification and crashes in each step."""
 
 import datetime as dt
 import json
@@ -61,7 +61,7 @@ def write(path: Path, *certificates: x509.Certificate | x509.CertificateRevocati
 
 
 def revocation_lists(papers: Papers, chain: tuple[x509.Certificate, ...]) -> list[x509.CertificateRevocationList]:
-    """Return an empty CRL of each CA above a leaf, signed with the keys of the test's ceremony."""
+    """Return an empty CRL for each CA above a leaf, signed with the keys of the test's ceremony."""
     now = time.time()
     issuing = IssuingFiles(papers.base / "ca", papers.base / "passphrase" / "passphrase").issuers.values()
     passphrase = papers.base / "root" / "passphrase"
@@ -78,7 +78,7 @@ def revocation_lists(papers: Papers, chain: tuple[x509.Certificate, ...]) -> lis
 
 
 def verify_everywhere(papers: Papers, leaf: x509.Certificate, chain: tuple[x509.Certificate, ...], trust: Path) -> None:
-    """Assert that four independent implementations accept *leaf* with *chain* and the roots in *trust*."""
+    """Assert that four independent implementations accept *leaf* with *chain*, trusting the roots in *trust*."""
     folder = papers.base / "judged"
     folder.mkdir(exist_ok=True)
     files = {
@@ -101,7 +101,7 @@ def verify_everywhere(papers: Papers, leaf: x509.Certificate, chain: tuple[x509.
 
 
 def roots_of(papers: Papers) -> list[Path]:
-    """Return the files of every root, each alone a trust bundle of a host that was not updated."""
+    """Return the certificate file of each root; each file is the trust bundle of a host that trusts only that root."""
     return sorted(each for each in (papers.base / "root").glob("root*.pem") if ".key" not in each.name)
 
 
@@ -112,12 +112,13 @@ def test_every_step_leaves_chains_that_all_verifiers_accept(papers: Papers, kind
     first_root.write_bytes((papers.base / "root" / "root.pem").read_bytes())
     for step in STEPS[kind]:
         papers.advance(kind, step)
-        papers.ceremony()  # a restart of the lab during the rotation changes nothing
+        papers.ceremony()  # restarting the lab during the rotation changes nothing
         leaf = issue_leaf(papers.signing(), new_key().public_key(), [NAME], time.time(), 600.0)
         verify_everywhere(papers, leaf, papers.signing().chain, papers.bundle)
         for alternate in papers.signing().alternates:
             verify_everywhere(papers, leaf, alternate, papers.bundle)
-        if step in {"prepare", "trust-both", "sign-new"}:  # old leaves, and hosts that trust the first root only
+        # Until the trust bundle drops the old root, old leaves and hosts that trust only the first root still work.
+        if step in {"prepare", "trust-both", "sign-new"}:
             verify_everywhere(papers, old, old_chain, papers.bundle)
             verify_everywhere(papers, leaf, papers.signing().chain, first_root)
     assert read_state(papers.base / "root").kind == ""
@@ -140,7 +141,7 @@ def test_a_new_root_replaces_the_old_one(papers: Papers) -> None:
     assert state == State(root=2, issuer=2, bundle=3)
     assert issuing_numbers(papers.base / "ca") == [2]
     assert not (papers.base / "root" / "root.key.pem").exists()
-    for kind in ("intermediate", "root"):  # further rotations, also of the other kind
+    for kind in ("intermediate", "root"):  # more rotations can follow, including those of the other kind
         for step in STEPS[kind]:
             state = papers.advance(kind, step)
     assert state == State(root=3, issuer=4, bundle=5)
@@ -168,10 +169,10 @@ def test_steps_are_performed_in_order(papers: Papers, kind: str, step: str, word
 def test_a_step_that_was_killed_before_its_end_is_repeated(
     papers: Papers, monkeypatch: pytest.MonkeyPatch, kind: str, step: str
 ) -> None:
-    """The process dies at each write of a step; the same step then succeeds, and a restart of the lab, too."""
+    """A step whose process was killed at any of its writes succeeds when repeated, and so does a restart of the lab."""
 
     class KilledError(BaseException):
-        """Ends the step like a SIGKILL: no handler runs."""
+        """Simulates SIGKILL: as a `BaseException`, it is not caught by ``except Exception``."""
 
     for earlier in STEPS[kind][: STEPS[kind].index(step)]:
         papers.advance(kind, earlier)

@@ -1,4 +1,4 @@
-"""Tests for a deferred store: changes are visible at once, on disk after `commit`, and forgotten if it fails."""
+"""Tests for a deferred store: changes are visible at once, on disk after `commit`, and discarded if `commit` fails."""
 
 import dataclasses
 import sqlite3
@@ -17,7 +17,7 @@ CERTIFICATE = Certificate("0a", "a", ("www.example.com",), 1.0, 9.0, 1.0, "PEM")
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    """Yield a deferred store, and another connection to the same database."""
+    """Yield a deferred store, and a second store on the same database."""
     store, other = Store(tmp_path / "store.sqlite"), Store(tmp_path / "store.sqlite")
     store.deferred = True
     yield store, other

@@ -1,4 +1,4 @@
-"""Tests for certificates of a drill's own: http-01 answers over a real socket, and records at the primary server."""
+"""Tests for a drill's own certificates: http-01 responses over a real socket, and records at the primary server."""
 
 import asyncio
 import urllib.request
@@ -34,7 +34,7 @@ def get(url: str) -> bytes:
 
 
 class NameServers(MemoryLab):
-    """A primary server, and a secondary server that gets each change after *polls* requests for its zones."""
+    """A primary name server, and a secondary that receives each change after *polls* requests for its list of zones."""
 
     def __init__(self, polls: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tests of the signed manifest of a drill's run, also with OpenSSL."""
+"""Tests of the signed manifest of a drill's run, including verification with OpenSSL."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Tests for the judgement of endpoints and for the state machine of alarms; time is passed in."""
+"""Tests for the judgement of endpoints and for the state machine of alarms, with simulated time."""
 
 import time
 from dataclasses import replace
@@ -16,7 +16,7 @@ GOOD = Evidence(revoked=False, revocation="CRL 1 of 0 entries")
 
 
 def leaf(issuer: Issuer, life: float, name: str = "www.example.com", begin: float = 0.0) -> Seen:
-    """Return what a prober receives: a certificate for *name*, issued at *begin* (relative to now)."""
+    """Return a prober's result with a certificate for *name*, issued *begin* seconds after `NOW`."""
     made = issue_leaf(issuer, new_key().public_key(), [name], NOW + begin, life, 0.0)
     return Seen(leaf=made, issuers=(issuer.certificate,))
 

@@ -1,4 +1,4 @@
-"""Tests of the monitor with real TLS servers, a real CRL over HTTP, real webhooks and both probers."""
+"""Tests of the monitor with both probers, real TLS servers, a real CRL over HTTP, and real webhooks."""
 
 import asyncio
 import contextlib
@@ -29,14 +29,14 @@ HOST = "127.0.0.1"
 
 
 def watcher(papers: Papers, *targets: Target, **more: Any) -> Watcher:
-    stub = AsyncStub([(HOST, 9)])  # not used: the hosts are addresses
+    stub = AsyncStub([(HOST, 9)])  # never queried, because the hosts are IP addresses
     probers: list[Prober] = [SslProber(papers.trust, stub), OpensslProber(papers.trust)]
     return Watcher(targets, probers, Collector(stub), **more)
 
 
 @contextlib.asynccontextmanager
 async def http(application: web.Application) -> AsyncIterator[str]:
-    """Serve *application* on loopback; yield its URL."""
+    """Serve *application* on a loopback address; yield its URL."""
     runner = web.AppRunner(application)
     await runner.setup()
     try:
@@ -123,7 +123,8 @@ async def test_alarms_and_heartbeats_reach_a_webhook_and_wait_while_it_is_down(p
         await made.round()
         assert Subject(down.url, CHANNEL) in made.alarms.active
         kinds = [each["kind"] for each in received]
-        assert kinds == ["alarm", "alarm", "heartbeat", "alarm"]  # both probers, then the channel that is down
+        # One alarm from each prober, a heartbeat, and then an alarm about the channel that is down.
+        assert kinds == ["alarm", "alarm", "heartbeat", "alarm"]
         assert (received[2]["from"], received[2]["interval"]) == ("one", 7.0)
         down.url = url
         await made.round()
@@ -134,7 +135,7 @@ async def test_alarms_and_heartbeats_reach_a_webhook_and_wait_while_it_is_down(p
 async def test_metrics_health_and_heartbeats_of_others_are_on_the_port(peers: Peers) -> None:
     port = await peers.start(replying(OK), peers.papers.server("localhost", end=3.0))
     made = watcher(peers.papers, Target("localhost", port))
-    made.probers[0].stub = AsyncStub([(HOST, 9)], timeout=0.1)  # type: ignore[attr-defined]  # the first is an SslProber
+    made.probers[0].stub = AsyncStub([(HOST, 9)], timeout=0.1)  # type: ignore[attr-defined]  # the first prober is an `SslProber`
     telemetry = Telemetry("monitor")
     export(made, telemetry)
     await made.round()
