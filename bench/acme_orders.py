@@ -1,10 +1,11 @@
-"""Complete http-01 orders per server CPU-second with 50 clients at once: our ACME server and Pebble, in the same run.
+"""Measures how many http-01 orders per CPU-second our ACME server and Pebble complete for 50 concurrent clients.
 
     python bench/acme_orders.py [--orders 400] [--rounds 3] [--json]
 
-Both servers validate every order through the same DNS server and web server; Pebble runs without its artificial delays
-and without its rejected nonces. Every client has an account and one TLS connection. A last round with 250 clients
-counts the orders of our server that fail. Requires pebble (Debian package `pebble`); without it, only ours is measured.
+Both servers validate every order through the same DNS server and web server. Pebble's artificial delays and random
+nonce rejections are disabled. Every client has its own account and TLS connection. A last round with 250 clients counts
+how many orders fail on our server. Requires Pebble (Debian package `pebble`); if it is missing, only our server is
+measured.
 """
 
 import argparse
@@ -36,9 +37,9 @@ from edge_rig import certificate, cpu_seconds, free_port, missing, running
 from acme_server.jws import encode, public_jwk, thumbprint
 from authority import Ceremony
 
-#: Minimum ratio of our orders per CPU-second to Pebble's.
+#: Minimum ratio of our server's orders per CPU-second to Pebble's.
 BAR = 1.2
-#: Number of clients in the comparison, and in the round that counts failures.
+#: Number of clients in the comparison with Pebble, and number of clients in the round that counts failed orders.
 CLIENTS, CROWD = 50, 250
 #: Interval between polls of an authorization or order, in seconds.
 POLL = 0.02
@@ -57,7 +58,7 @@ class _Loopback(AbstractResolver):
         return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
-        """Do nothing: there are no resources."""
+        """Do nothing: the resolver holds no resources."""
 
 
 class Client:
@@ -70,7 +71,7 @@ class Client:
         self._kid: str | None = None
         self._nonce = ""
         trust = ssl.create_default_context()
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # Pebble's certificate is for another name
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # Pebble's certificate has another name
         connector = aiohttp.TCPConnector(limit=1, ssl=trust, resolver=_Loopback())
         self._http = aiohttp.ClientSession(connector=connector)
         self._urls: dict[str, str] = {}
@@ -88,7 +89,7 @@ class Client:
         await self._http.close()
 
     async def order(self) -> None:
-        """Complete one order with one name; raise an error if any step fails."""
+        """Complete one order for a single name; raise an error if any step fails."""
         name = f"n{next(_numbers)}.example.com"
         order, headers = await self.post(self._urls["newOrder"], {"identifiers": [{"type": "dns", "value": name}]})
         (url,) = order["authorizations"]
@@ -112,7 +113,7 @@ class Client:
         while (body := (await self.post(url, None))[0])["status"] != "valid":
             if body["status"] == "invalid":
                 raise ValueError(f"expected a valid order, got {body}")
-            await asyncio.sleep(POLL)  # poll, as RFC 8555 section 7.5.1 specifies
+            await asyncio.sleep(POLL)  # wait before the next poll (RFC 8555 section 7.5.1)
         return dict(body)
 
     async def post(self, url: str, payload: dict[str, Any] | None) -> tuple[Any, dict[str, str]]:
@@ -132,7 +133,7 @@ class Client:
 
 
 async def load(directory: str, answers: dict[str, str], clients: int, orders: int) -> tuple[int, int]:
-    """Run *orders* orders in total, spread over *clients* clients at once; return how many succeeded and failed."""
+    """Run *orders* orders in total with *clients* concurrent clients; return how many succeeded and how many failed."""
     results: list[bool] = []
     remaining = iter(range(orders))
 
@@ -154,7 +155,7 @@ async def load(directory: str, answers: dict[str, str], clients: int, orders: in
 
 @contextlib.asynccontextmanager
 async def challenge_server(answers: dict[str, str]) -> AsyncIterator[int]:
-    """Serve http-01 responses; yield the port."""
+    """Run a web server for http-01 challenges; yield its port."""
 
     async def respond(request: web.Request) -> web.Response:
         return web.Response(text=answers[request.match_info["token"]])

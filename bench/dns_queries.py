@@ -1,12 +1,12 @@
-"""DNS queries per CPU-second answered by our name server and resolver, relative to NSD and Unbound in the same run.
+"""Compares our name server with NSD, and our resolver with Unbound, by DNS queries answered per CPU-second.
 
     python bench/dns_queries.py [--seconds 3] [--repeat 5] [--json]
 
 dnsperf runs on one core and sends UDP queries over loopback; the server runs on another core. Rounds alternate between
-the two servers, and the median is reported. dnsperf sends from four sockets, like a few busy resolvers; one row has a
-hundred sockets with one query each, like separate clients. The figure is the number of answers per second of the
-server's CPU time, which does not depend on the load from dnsperf or other programs. Requires nsd, unbound, dnsperf, and
-root (for a root name server on 127.0.1.10 port 53, which both resolvers use).
+the two servers, and the median is reported. dnsperf sends from four sockets, like a few busy resolvers; in one row it
+sends from a hundred sockets with one query each, like separate clients. The reported figure is the number of answers
+per second of the server's CPU time; it does not depend on the load from dnsperf or other programs. Requires nsd,
+unbound, dnsperf, and root privileges (for a root name server on 127.0.1.10 port 53, which both resolvers use).
 """
 
 import argparse
@@ -86,7 +86,7 @@ class Server:
     port: int
 
     def cpu(self) -> float:
-        """Return the CPU time used by all threads of its processes, in seconds."""
+        """Return the CPU time used by all threads of the server's processes, in seconds."""
         threads = (thread for pid in self.pids for thread in Path(f"/proc/{pid}/task").iterdir())
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
@@ -164,7 +164,7 @@ def query_file(path: Path, count: int, suffix: str, *, any_case: bool) -> Path:
 def ask(server: Server, queries: Path, seconds: float, sockets: int = 4) -> dict[str, float]:
     """Run dnsperf once, with 100 pending queries from *sockets* sockets.
 
-    Returns answers per CPU-second of the server, answers per second, and lost queries.
+    Returns the answers per second of the server's CPU time, the answers per second, and the number of lost queries.
     """
     before = server.cpu()
     command = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(server.port), "-d", str(queries)]
@@ -297,7 +297,7 @@ def run(bench: Callable[..., dict[str, Any]], table: Callable[[dict[str, Any]], 
     """Run a benchmark from the command line and print its report; return the exit code.
 
     Args:
-        bench: measures, with the numbers in *options* as keyword arguments, and returns a report with the key ``kept``.
+        bench: runs the benchmark with *options* as keyword arguments; returns a report with the key ``kept``.
         table: formats the report.
         options: the command-line options with their defaults.
     """

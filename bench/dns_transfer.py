@@ -1,13 +1,14 @@
-"""Zone transfers sent by our name server, relative to NSD in the same run: AXFR of a zone with 100,000 names.
+"""Compares our name server with NSD by the CPU time of zone transfers (AXFR of a zone with 100,000 names).
 
     python bench/dns_transfer.py [--names 100000] [--repeat 5] [--json]
 
 A client on one core reads complete transfers over loopback, one at a time; the server runs on another core. Rounds
-alternate between the two servers, and the median is reported. The figure is the number of records per second of the
-server's CPU time. Two first transfers are reported separately: of the zone as loaded from its file, and of a version
-made by a change, which our server encodes during the transfer. During our transfers, a second client sends queries one
-at a time; the maximum response time shows how much transfers delay queries. Finally, both servers start as secondaries
-of NSD, and the time from the start until each serves the zone is reported. Requires nsd.
+alternate between the two servers, and the median is reported. The reported figure is the number of records sent per
+second of the server's CPU time. Two transfers are reported separately: the first one after the zone was loaded from its
+file, and the first one after a change, because our server encodes the changed zone during that transfer. During our
+server's transfers, a second client sends queries one at a time; the maximum response time shows how much transfers
+delay queries. Finally, both servers start as secondaries of NSD, and the time from the start until each serves the zone
+is reported. Requires nsd.
 """
 
 import http.client
@@ -82,7 +83,7 @@ def first(server: Server, admin: int, records: int) -> float:
     if (status := connection.getresponse().status) != 200:
         raise BenchError(f"expected the server to change a record, got status {status}")
     connection.close()
-    time.sleep(0.2)  # until the thread that publishes the change has ended
+    time.sleep(0.2)  # wait until the thread that publishes the change has ended
     return cost(server, records)
 
 

@@ -1,11 +1,11 @@
-"""Revocation data of the CA, compared with OpenSSL in the same run: OCSP responses per second, and large CRLs.
+"""Compares the CA with OpenSSL by OCSP responses per second and by the time to create a large CRL.
 
     python bench/pki_revocation.py [--certificates 1000] [--entries 100000] [--seconds 3] [--json]
 
-Our responder gets GET requests for many certificates over kept-alive connections (RFC 5019). ``openssl ocsp`` signs
-each response and closes each connection, so it gets POST requests on new connections. For the CRL, the CA's store has
-the given number of revoked certificates, and ``openssl ca -gencrl`` reads an index of the same size. Requires h2load
-and openssl; uses one CPU for the server and one for the load.
+Our responder receives GET requests for many certificates over persistent connections (RFC 5019). ``openssl ocsp`` signs
+each response and closes each connection, so it receives POST requests on new connections. For the CRL, the CA's store
+contains the given number of revoked certificates, and ``openssl ca -gencrl`` reads an index of the same size. Requires
+h2load and openssl; uses one CPU for the server and one for the load generator.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from acme_server.publication import Publication, Publications
 from authority import Certificate, IssuanceLog, Issuer, Store, issue_root, new_key
 from telemetry import Telemetry
 
-#: Targets: minimum number of OCSP responses per second, and maximum time to make the CRL, in seconds.
+#: Targets: minimum number of OCSP responses per second, and maximum time to create the CRL, in seconds.
 BAR_OCSP, BAR_CRL = 1000.0, 3.0
-#: Number of connections to our responder.
+#: Number of connections from the load generator to our responder.
 CONNECTIONS = 16
 OPENSSL_CA = """
 [ca]
@@ -55,7 +55,7 @@ authorityKeyIdentifier = keyid
 
 
 def filled(folder: Path, issuer: Issuer, valid: int, revoked: int) -> Store:
-    """Return a store with *valid* and *revoked* certificates; their serial numbers start at 1."""
+    """Return a store with *valid* valid and *revoked* revoked certificates; their serial numbers start at 1."""
     store, now = Store(folder / "store.sqlite"), time.time()
     for serial in range(1, valid + revoked + 1):
         bad = serial > valid
@@ -66,7 +66,7 @@ def filled(folder: Path, issuer: Issuer, valid: int, revoked: int) -> Store:
 
 
 def paths(issuer: Issuer, name: str, count: int) -> list[str]:
-    """Return the paths of GET requests for certificates 1 to *count*."""
+    """Return the URL paths of OCSP requests with GET, for the certificates with serial numbers 1 to *count*."""
     builder = ocsp.OCSPRequestBuilder().add_certificate(issuer.certificate, issuer.certificate, hashes.SHA1())  # noqa: S303 - RFC 5019 requires SHA-1
     keys = builder.build()
     found = []
@@ -79,7 +79,7 @@ def paths(issuer: Issuer, name: str, count: int) -> list[str]:
 
 
 def serve(folder: Path, issuer: Issuer, certificates: int, ready: Callable[[tuple[int, str]], None]) -> None:
-    """Run our responder in this process; call *ready* with its port and the issuer's name in paths."""
+    """Run our responder in this process; call *ready* with its port and the issuer's name as used in URL paths."""
 
     async def run() -> None:
         store = filled(folder, issuer, certificates, 0)
@@ -96,7 +96,7 @@ def serve(folder: Path, issuer: Issuer, certificates: int, ready: Callable[[tupl
 
 
 def ours(folder: Path, issuer: Issuer, certificates: int, seconds: float) -> float:
-    """Return our responder's number of responses per second."""
+    """Return the number of responses per second of our responder."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     server = multiprocessing.get_context("fork").Process(target=serve, args=(folder, issuer, certificates, sender.send))
     server.start()
@@ -116,7 +116,7 @@ def ours(folder: Path, issuer: Issuer, certificates: int, seconds: float) -> flo
 
 
 def by_openssl(folder: Path, issuer: Issuer, seconds: float) -> float:
-    """Return the number of responses per second of ``openssl ocsp``, one request after the other."""
+    """Return the number of responses per second of ``openssl ocsp`` if requests are sent one after the other."""
     request = ocsp.OCSPRequestBuilder().add_certificate(issuer.certificate, issuer.certificate, hashes.SHA1()).build()  # noqa: S303 - RFC 5019 requires SHA-1
     body = request.public_bytes(Encoding.DER)
     head = f"POST / HTTP/1.0\r\nContent-Type: application/ocsp-request\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -144,7 +144,7 @@ def by_openssl(folder: Path, issuer: Issuer, seconds: float) -> float:
 
 
 def crl(folder: Path, issuer: Issuer, entries: int) -> tuple[float, float, int]:
-    """Return the times in seconds in which we and OpenSSL make a CRL of *entries* entries, and its size in bytes."""
+    """Return how long we and OpenSSL each take to create a CRL of *entries* entries (s), and its size in bytes."""
     with closing(filled(folder, issuer, 0, entries)) as store:
         published: Publication = Publications(Telemetry("bench"), store, IssuanceLog(folder / "crl.log")).add(issuer)
         begin = time.monotonic()

@@ -12,11 +12,11 @@ With a ramp from 1 to ``--users`` users (other shapes: step, spike):
 
     locust … --shape ramp
 
-With an open loop of 50 requests per second and user, which start even if earlier requests are not complete:
+With an open loop of 50 requests per second and user, where requests start even if earlier ones are not complete:
 
     locust … --arrival-rate 50
 
-With thresholds, for CI (exit code 1 if one is broken, 4 if there were too few requests to tell):
+With thresholds, for CI (exit code 1 if a threshold is crossed, 4 if there were too few requests to evaluate one):
 
     locust … --fail-if 'p99>80ms, errors>0.1%' --junit load.xml
 
@@ -195,7 +195,7 @@ events.init_command_line_parser.add_listener(add_options)
 
 @events.init.add_listener
 def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
-    """Attach firstbyte's recorder, thresholds, shapes, reports and web page to Locust; a listener for ``init``."""
+    """Attach firstbyte's recorder, thresholds, shapes, reports and web page to Locust when its event ``init`` fires."""
     recorder = environment.firstbyte = Recorder(environment)
     Judge(environment, recorder)
     board = recorder.board

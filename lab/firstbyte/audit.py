@@ -1,6 +1,6 @@
-"""``firstbyte audit`` and ``firstbyte traps``: run HTTPS clients against servers that are wrong in one known way each.
+"""``firstbyte audit`` and ``firstbyte traps``: test HTTPS clients against servers with one deliberate defect each.
 
-The traps run on 127.0.0.1 for the duration of the command; no lab is needed.
+These servers are called traps. They run on 127.0.0.1 for the duration of the command; no lab is needed.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from runtime import LabError, UsageError
 from traps.audit import CLIENTS, AuditError, Finding, audit, check
 from traps.catalogue import TRAPS, Trap
 
-#: Exit codes: a wrong reaction, and a client that does not even fetch a page from a server that is right.
+#: Exit codes: a client reacted wrongly, and a client failed to fetch a page even from a correct server.
 WRONG, INVALID = 1, 4
-#: Findings by client.
+#: The findings of an audit, by name of the client.
 Findings = Mapping[str, Sequence[Finding]]
 
 
@@ -109,19 +109,19 @@ def _commands(args: argparse.Namespace) -> dict[str, Sequence[str]]:
 
 
 def _installed(client: str) -> bool:
-    """Return whether *client* can run: its program exists and, for a Python library, so does the library."""
+    """Return whether *client* can run: its program and, for a Python library, the library itself are installed."""
     words = CLIENTS[client]
     return shutil.which(words[0]) is not None and (words[0] != sys.executable or _importable(client))
 
 
 def _importable(module: str) -> bool:
-    from importlib.util import find_spec  # noqa: PLC0415 - needed only to look for optional libraries
+    from importlib.util import find_spec  # noqa: PLC0415 - only this function looks for optional libraries
 
     return module == "urllib" or find_spec(module) is not None
 
 
 def _chosen(only: Sequence[str]) -> list[Trap]:
-    """Return the traps named *only*, or all if it is empty; the first control always runs."""
+    """Return the traps named in *only*, or all if *only* is empty; the first control is always included."""
     names = [trap.name for trap in TRAPS]
     for name in only:
         if name not in names:
@@ -130,7 +130,7 @@ def _chosen(only: Sequence[str]) -> list[Trap]:
 
 
 def _baseline(path: Path) -> dict[tuple[str, str], bool]:
-    """Return whether each reaction was right, by client and trap, from the JSON of an earlier audit."""
+    """Read the JSON of an earlier audit; return whether each reaction was right, by client and trap."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         return {(client, each["trap"]): each["verdict"] == "right" for client, found in body.items() for each in found}
@@ -141,7 +141,7 @@ def _baseline(path: Path) -> dict[tuple[str, str], bool]:
 
 
 def _exit_code(findings: Findings, before: Mapping[tuple[str, str], bool] | None) -> int:
-    """Return the exit code; with a baseline, only reactions that were right before count."""
+    """Return the exit code; with a baseline, a wrong reaction counts only if it was right in the baseline."""
     for name, found in findings.items():
         if all(each.verdict for each in found if each.trap.group == "control"):
             said = next((each.said for each in found if each.said), "no message")
@@ -161,7 +161,7 @@ def _exit_code(findings: Findings, before: Mapping[tuple[str, str], bool] | None
 
 
 def _show(findings: Findings) -> None:
-    """Print a table: in full for one client, with one column per client for several."""
+    """Print a table of findings: in full for a single client, otherwise with one column per client."""
     console = terminal.console()
     if len(findings) == 1:
         ((name, found),) = findings.items()

@@ -1,4 +1,4 @@
-"""``firstbyte pki show|request|renew|revoke``: single certificates of the lab's CA."""
+"""``firstbyte pki show|request|renew|revoke``: inspect and manage individual certificates of the lab's CA."""
 
 import argparse
 import asyncio
@@ -22,9 +22,9 @@ from runtime import InsideLab, LabError, RefusedError
 from stub import AsyncStub
 
 DIRECTORY = "https://ca.example.com/directory"
-#: Last two octets of the address, and port, of the primary name server of the lab's zone.
+#: Primary name server of the lab's zone: the last two octets of its IPv4 address, and its port.
 PRIMARY = ("20.53", 53)
-#: Reason codes of revocations that clients may request, by name (RFC 5280 section 5.3.1).
+#: Codes of the revocation reasons that clients may request, by name (RFC 5280 section 5.3.1).
 REASONS = {
     "unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5,
     "privilegeWithdrawn": 9,
@@ -32,7 +32,7 @@ REASONS = {
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print what a certificate contains and what the CA knows about it; *args.certificate* is a serial or a name."""
+    """Print a certificate's content and the CA's record of it; *args.certificate* is a serial number or a name."""
     with where.lab() as lab:
         found = lab.call("ca", "GET", f"/admin/certificates/{serial_of(lab, args.certificate)}")
     facts = described(found)
@@ -45,7 +45,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def described(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts about a certificate that `show` prints, from the record of the CA."""
+    """Return the facts about a certificate that `show` prints, taken from the CA's record of the certificate."""
     leaf, *chain = x509.load_pem_x509_certificates(record["pem"].encode())
     revoked = record["revoked"]
     names = {code: name for name, code in REASONS.items()}
@@ -82,7 +82,7 @@ def revoke(args: argparse.Namespace) -> int:
 
 
 def renew(args: argparse.Namespace) -> int:
-    """Make a host renew all of its certificates now; print the new serial numbers."""
+    """Make a host renew all of its certificates immediately; print the new serial numbers."""
     renewed = []
     with where.lab() as lab:
         for host in args.host:
@@ -99,10 +99,10 @@ def renew(args: argparse.Namespace) -> int:
 
 
 def request(args: argparse.Namespace) -> int:
-    """Obtain a certificate for any names of the lab's zones by dns-01; print its new key and its chain.
+    """Obtain a certificate for names in the lab's zones through dns-01; print its new private key and its chain.
 
     Raises:
-        LabError: the CA refused the order, or a name server the record.
+        LabError: the CA refused the order, or a name server refused the record of the challenge.
     """
     if not InsideLab.is_here():
         options = ["--key", args.key, "--profile", args.profile, *(["--json"] if args.json else [])]
@@ -133,12 +133,12 @@ async def _obtain(names: list[str], key: Any, profile: str) -> str:
 
 
 def serial_of(lab: Way, text: str) -> str:
-    """Return the serial number for *text*, which is one, or the start of one, or a name in a valid certificate.
+    """Return the serial number for *text*: a serial number, the beginning of one, or a name in a valid certificate.
 
-    A name selects the certificate that was issued last.
+    If *text* is a name, the most recently issued certificate is selected.
 
     Raises:
-        RefusedError: no certificate, or several, match.
+        RefusedError: no certificate matches, or more than one does.
     """
     issued = lab.call("ca", "GET", "/admin/certificates?all=1")["certificates"]
     named = [each["serial"] for each in issued if text in each["names"] and each["seconds_left"] > 0]

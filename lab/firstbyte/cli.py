@@ -19,7 +19,7 @@ from telemetry import add_arguments
 #: Same values as `runtime.RUNTIMES`, repeated here so that start-up does not import that package.
 RUNTIMES = ("docker", "netns")
 SHELLS = ("bash", "zsh", "fish")
-#: Same values as `firstbyte.certificates.REASONS`, and as `renewal.material.KEYS`.
+#: `REASONS` lists the same values as `firstbyte.certificates.REASONS`, and `KEYS` the same as `renewal.material.KEYS`.
 REASONS = (
     "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation", "privilegeWithdrawn",
 )  # fmt: skip
@@ -517,7 +517,7 @@ def _results(add: Add) -> None:
 
 
 def _certificates(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the subcommands of ``pki`` for single certificates."""
+    """Add the subcommands of ``pki`` for individual certificates."""
     for name, text, words in (
         ("show", "everything about a certificate", "SERIAL|NAME"),
         ("revoke", "revoke a certificate", "SERIAL|NAME"),

@@ -101,7 +101,7 @@ def dns(args: argparse.Namespace) -> int:
 
 
 def name_servers(role: str = "nameserver") -> dict[str, str]:
-    """Return the domain names of the authoritative name servers, or of the hosts with another *role*, by host."""
+    """Return the domain names of all hosts with *role*, by name of the host; by default, authoritative name servers."""
     path = HOSTS_FILE if InsideLab.is_here() else find_project() / "lab/etc/hosts.toml"
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     return {host["name"]: f"{host['fqdn']}." for host in document["host"] if host["role"] == role}
@@ -141,9 +141,9 @@ def _delete(lab: Way, args: argparse.Namespace) -> int:
 
 
 def _zone_to_change(zones: Zones, name: str, zone: str | None) -> str:
-    """Return *zone*, or the zone of *name*.
+    """Return *zone* if it is given, else the zone that contains *name*.
 
-    The root zone is returned only if *name* has its final dot, so that no typing error changes it.
+    The root zone is returned only if *name* ends with a dot, so that a typing error cannot change the root zone.
     """
     if zone is not None:
         if (zone := _absolute(zone)) not in zones.names:
@@ -172,7 +172,7 @@ def _zone(lab: Way, args: argparse.Namespace) -> int:
 
 
 def _add_zone(lab: Way, args: argparse.Namespace) -> int:
-    """Add a zone to one server, and to the secondaries that its NS records name."""
+    """Add a zone to one server, and to the secondaries that the zone's NS records name."""
     if args.file is None:
         args.parser.error("expected FILE, the master file of the new zone")
     zones, zone = _read(lab), _absolute(args.zone)
@@ -194,7 +194,7 @@ def _add_zone(lab: Way, args: argparse.Namespace) -> int:
             lab.call(host, "POST", "/admin/zones", {"zone": zone, "like": like[0]})
         else:
             lines.append(f"{host} is in the NS records, but is no secondary of any zone: not added there")
-    with contextlib.suppress(UnknownZoneError):  # the lab serves no zone above the new zone
+    with contextlib.suppress(UnknownZoneError):  # the lab serves no parent of the new zone
         parent = zones.zone_of(zone)
         if not _name_servers_of(lab, next(iter(zones.of(parent))), parent, zone):
             lines.append(
@@ -205,7 +205,7 @@ def _add_zone(lab: Way, args: argparse.Namespace) -> int:
 
 
 def _name_servers_of(lab: Way, host: str, zone: str, name: str) -> set[str]:
-    """Return the targets of the NS records at *name*, from the server *host* of *zone*."""
+    """Return the targets of the NS records at *name* in *zone*, as the server *host* reports them."""
     return {server for rrset in _at(lab, host, zone, name) if rrset["type"] == "NS" for server in rrset["rdata"]}
 
 
@@ -399,7 +399,7 @@ def _each(hosts: Sequence[str], ask: Callable[[str], Any]) -> tuple[dict[str, An
 
 
 def _at(lab: Way, host: str, zone: str, name: str) -> list[dict[str, Any]]:
-    """Return the records at *name*."""
+    """Return the RRsets at *name* in *zone*, as the server *host* reports them."""
     found: list[dict[str, Any]] = lab.call(host, "GET", f"{_records(zone)}?{urlencode({'name': name})}")
     return found
 

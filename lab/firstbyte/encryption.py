@@ -45,10 +45,10 @@ def encryption(args: argparse.Namespace) -> int:
 
 
 def judge(found: list[View]) -> None:
-    """Check that the right places, and no others, read the text.
+    """Check that each text can be read at exactly the places where it should be readable.
 
     Raises:
-        LeakError: a place reads a text that it must not read, or does not have the message.
+        LeakError: a text is readable where it must not be, or is unreadable or missing where it must be readable.
     """
     for each in found:
         if not each.right:

@@ -267,7 +267,7 @@ def _outside(
 
 
 def _junit(args: argparse.Namespace, results: Path, folders: Sequence[Path]) -> None:
-    """Write the runs in *folders*, below *results*, as JUnit XML if the user asked for it."""
+    """Write a JUnit XML file of the runs in *folders*, which are below *results*, if the user asked for one."""
     if not args.junit or args.undo:
         return
     chosen = {folder.resolve() for folder in folders}

@@ -22,7 +22,7 @@ ENDPOINTS = (
     *SERVERS, "rsa.example.com:443", "news.example.com:443", "ca.example.com:443", "resolver.example.com:443",
     "catalog-1.example.com:8443", "catalog-2.example.com:8443", "catalog-3.example.com:8443",
 )  # fmt: skip
-#: Subcommands in other modules.
+#: Subcommands that other modules implement.
 VERBS = {
     "rotate": rotate,
     "show": certificates.show,
@@ -46,7 +46,7 @@ def pki(args: argparse.Namespace) -> int:
 
 
 def _verify_log(args: argparse.Namespace) -> int:
-    """Verify the issuance log on the CA's host; return 0, or 1 if it is damaged or lacks a certificate."""
+    """Verify the issuance log on the CA's host; return 0, or 1 if the log is damaged or lacks a certificate."""
     command = ["python", "-m", "authority", "verify-log", "--ca", CA_FOLDER, *(["--json"] if args.json else [])]
     with where.outside("pki verify-log") as lab:
         code, out, err = lab.capture("ca", [*command, *(args.server or SERVERS)])
@@ -57,7 +57,7 @@ def _verify_log(args: argparse.Namespace) -> int:
 
 
 def _watch(args: argparse.Namespace) -> int:
-    """Monitor endpoints from this machine, or from inside the lab with ``--lab`` or without an endpoint."""
+    """Monitor endpoints from this machine; with ``--lab``, or if none are given, monitor from inside the lab."""
     if args.target and not args.lab:
         log.configure("monitor", args.log_level)
         return monitor.run(args)
@@ -73,7 +73,7 @@ def _watch(args: argparse.Namespace) -> int:
 
 
 async def _certified() -> list[tuple[str, str]]:
-    """Return names and serial numbers of all valid certificates of the lab's CA, oldest first."""
+    """Return the names and serial number of each valid certificate of the lab's CA, oldest first."""
     answer = await asyncio.to_thread(InsideLab().call, "ca", "GET", "/admin/certificates")
     return monitor.certified(each for each in answer["certificates"] if not each["revoked"])
 

@@ -66,7 +66,7 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _evidence(results: Path, run: str, *, as_json: bool) -> int:
-    """Verify and print the signed manifest of a drill's run; return 1 if it is wrong."""
+    """Verify and print the signed manifest of a drill's run; return 1 if the verification fails."""
     try:
         body = evidence.verify(archive.find(results, run).folder)
     except archive.ArchiveError as error:

@@ -1,7 +1,7 @@
 """``firstbyte pki rotate``: replace the issuing CA or the root step by step, while the lab is running.
 
-A step is refused while a host is not ready for it.  The steps themselves run on the ceremony's host (see
-`authority.rotation`), the only one that has the root's key.
+A step is refused until all hosts are ready for it.  The steps themselves run on the ceremony host, the only host with
+the root's private key (see `authority.rotation`).
 """
 
 import argparse
@@ -15,9 +15,9 @@ from typing import Any
 from firstbyte import where
 from runtime import Lab, LabDownError, LabError, RefusedError
 
-#: Arguments of the ceremony's host: the folders of keys and certificates.
+#: Arguments of the command on the ceremony host: the folders with keys and certificates.
 FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "--passphrase-dir", "/srv/passphrase")
-#: Interval between requests while hosts take up a step, in seconds.
+#: Interval between requests to the hosts while they adopt a step, in seconds.
 POLL = 0.5
 
 
@@ -29,12 +29,12 @@ class LaggingError(LabError):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What a host reports about its certificates and trusted roots."""
+    """A host's report about its certificates and trusted roots."""
 
     host: str
-    #: Version of the trust bundle in use; 0 if the host does not answer.
+    #: Version of the trust bundle that the host uses; 0 if the host does not answer.
     trust_bundle: int
-    #: Issuers of all certificates that the host presents.
+    #: Names of the issuers of all certificates that the host presents.
     issuers: tuple[str, ...]
     #: Reason why the host does not answer; empty if it does.
     silent: str = ""
@@ -60,10 +60,10 @@ def laggards(peers: list[Peer], bundle: int, issuer: str) -> dict[str, str]:
 
 
 def rotate(args: argparse.Namespace) -> int:
-    """Show the state of the rotation, or with *args.what* perform its next step (*args.all*: all steps).
+    """Print the state of the rotation, or perform its next step if *args.what* is set (all steps if *args.all* is set).
 
     Raises:
-        LaggingError: a host is not ready for the step, or did not take it up in time.
+        LaggingError: a host is not ready for the step, or did not adopt it in time.
     """
     with where.outside("pki rotate") as lab:
         if args.what is None:
@@ -95,7 +95,7 @@ def _state(lab: Lab) -> dict[str, Any]:
 
 
 def _ceremony(lab: Lab, *step: str) -> dict[str, Any]:
-    """Perform a step on the ceremony's host, or none; return the state."""
+    """Perform a step on the ceremony host, if one is given; return the state of the rotation."""
     code, out, err = lab.run_once("ceremony", ["rotate", *FOLDERS, *step])
     if code:
         raise LabError((err or out).decode(errors="replace").strip().removeprefix("authority: error: "))
@@ -109,13 +109,13 @@ def _issuer(lab: Lab) -> str:
 
 
 def _peers(lab: Lab) -> list[Peer]:
-    """Ask every host for its certificates; hosts that have none are left out."""
+    """Ask every host for its certificates and trusted roots; hosts without certificates are omitted."""
     found = []
     for host in lab.topology.always:
         try:
             report = lab.call(host.name, "GET", "/admin/certificate", timeout=5.0)
             others = [lab.call(host.name, "GET", f"/admin/certificate/{name}") for name in report["additional"]]
-        except RefusedError:  # the host has no certificate that it renews
+        except RefusedError:  # the host does not renew any certificates
             continue
         except LabDownError as error:
             found.append(Peer(host.name, 0, (), f"does not answer: {error}"))
@@ -126,13 +126,13 @@ def _peers(lab: Lab) -> list[Peer]:
 
 
 def _require_ready(lab: Lab, state: dict[str, Any]) -> None:
-    """Raise `LaggingError` if a host has not taken up the last step."""
+    """Raise `LaggingError` if a host has not adopted the last step."""
     if late := laggards(_peers(lab), state["bundle"], state["signs"]):
         raise LaggingError(f"the next step is refused: {_named(late)}")
 
 
 def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> None:
-    """Make all hosts take up *step*, and wait until they have."""
+    """Make all hosts adopt *step*, and wait until they have done so."""
     deadline = time.monotonic() + patience
     while True:
         peers, issuer = _peers(lab), state["signs"]
@@ -147,18 +147,18 @@ def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> Non
             lagging = [peer for peer in peers if peer.host in late and not peer.silent]
             with ThreadPoolExecutor() as threads:
                 list(threads.map(_hurry, repeat(lab), lagging, repeat(issuer)))
-        time.sleep(POLL)  # wait before the next requests; no event signals that a host has taken up a step
+        time.sleep(POLL)  # wait before the next poll; no event signals that a host has adopted a step
 
 
 def _hurry(lab: Lab, peer: Peer, issuer: str) -> None:
-    """Make a host load the trust bundle, and renew its certificates of other issuers than *issuer*, now."""
+    """Make a host immediately load the trust bundle and renew every certificate not issued by *issuer*."""
     try:
         report = lab.call(peer.host, "GET", "/admin/certificate")
         for path, own in zip(("", *(f"/{name}" for name in report["additional"])), peer.issuers, strict=True):
             lab.call(peer.host, "POST", f"/admin/trust{path}")
             if own != issuer:
                 lab.call(peer.host, "POST", f"/admin/renew{path}", timeout=30.0)
-    except (RefusedError, LabDownError):  # the next round reports a host that still lags
+    except (RefusedError, LabDownError):  # if the host still lags, the next round reports it
         return
 
 

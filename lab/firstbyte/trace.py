@@ -68,7 +68,7 @@ def _draw(path: Path, found: dict[str, Any]) -> None:
     """Write the ladder diagram of the cold request to *path*.
 
     Raises:
-        EvidenceError: nothing crossed the router, or the file cannot be written.
+        EvidenceError: no packet crossed the router, or the file cannot be written.
     """
     cold = found["cold"]
     packets = cold["packets"]

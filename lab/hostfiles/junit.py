@@ -1,6 +1,6 @@
-"""JUnit XML, the format in which CI servers (GitLab, Jenkins, GitHub actions) read test results.
+"""Writes JUnit XML, the format in which CI servers (GitLab, Jenkins, GitHub Actions) read test results.
 
-The format has no standard; these are the elements of the JUnit 10 schema that all readers accept.
+JUnit XML has no standard; this module writes only elements of the JUnit 10 schema that all readers accept.
 """
 
 import xml.etree.ElementTree as ET
@@ -11,7 +11,7 @@ from typing import Literal
 
 from hostfiles.atomic import atomic_write
 
-#: Characters that XML 1.0 does not allow, even escaped, each replaced by U+FFFD.
+#: Characters that XML 1.0 does not allow, not even escaped; each is replaced with U+FFFD.
 _FORBIDDEN = dict.fromkeys(
     [*range(9), 11, 12, *range(14, 32), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF], "\N{REPLACEMENT CHARACTER}"
 )
@@ -19,18 +19,18 @@ _FORBIDDEN = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test case: something that was checked."""
+    """The result of one check, as a JUnit test case."""
 
     name: str
-    #: What the check found: nothing wrong, a failed check, a check that could not be made, or one that was omitted.
+    #: Result of the check; "error" if it could not be performed, "skipped" if it was omitted.
     outcome: Literal["passed", "failure", "error", "skipped"] = "passed"
-    #: One line that says why the outcome is not `passed`.
+    #: Explanation of `outcome`, in one line, such as the reason for a failure.
     message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The cases of one run."""
+    """The test cases of one run."""
 
     name: str
     cases: Sequence[Case]
@@ -38,7 +38,7 @@ class Suite:
     took: float
     #: Start of the run as an ISO 8601 time; "" if it is unknown.
     began: str = ""
-    #: Facts about the run, such as its random seed.
+    #: Properties of the run, such as its random seed, as pairs of name and value.
     properties: Sequence[tuple[str, str]] = ()
 
 
@@ -46,7 +46,7 @@ def write(path: Path, suites: Sequence[Suite]) -> None:
     """Write *suites* to *path*.
 
     Raises:
-        OSError: the file cannot be written; an existing file is unchanged.
+        OSError: the file cannot be written; if the file already existed, it is unchanged.
     """
     root = ET.Element("testsuites", _totals(suites))
     for suite in suites:

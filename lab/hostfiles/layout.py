@@ -9,7 +9,7 @@ ADMIN_PORT = 9900
 ADMIN_TOKEN = Path("/srv/token/admin.token")
 #: Root certificate of the lab's CA (PEM).
 TRUST_ANCHOR = Path("/srv/trust/root.pem")
-#: TSIG key with which the lab's zones may be changed.
+#: TSIG key that authorizes changes of the lab's zones.
 TSIG_KEY = Path("/srv/tsig/lab.key")
 #: List of all lab hosts with name, region and role.
 HOSTS_FILE = Path("/srv/etc/hosts.toml")

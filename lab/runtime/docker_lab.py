@@ -244,7 +244,7 @@ class DockerLab:
         return self._compose(*command, stdin=stdin).returncode
 
     def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
-        """Run *service* once, in a new container, with *arguments* instead of its command."""
+        """Run *service* once in a new container, with *arguments* in place of the service's usual command."""
         done = self._compose(
             "run", "--rm", "--no-deps", "-T", service, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -114,7 +114,7 @@ class Lab(Protocol):
         ...
 
     def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
-        """Run *service* of the compose file once, on a new host, with *arguments* instead of its command.
+        """Run a service of the compose file once on a new host, with *arguments* in place of its usual command.
 
         Returns:
             Exit code, standard output and standard error.

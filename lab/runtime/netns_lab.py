@@ -232,7 +232,7 @@ class NetnsLab:
         return self._captured(Exec(host, tuple(command)))
 
     def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
-        """Run *service* once, on a new host, with *arguments* instead of its command."""
+        """Run *service* once on a new host, with *arguments* in place of the service's usual command."""
         return self._captured(Run(service, tuple(arguments)))
 
     def _captured(self, request: Exec | Run) -> tuple[int, bytes, bytes]:

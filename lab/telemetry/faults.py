@@ -51,11 +51,11 @@ class Faults:
             callback()
 
     def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the name that argparse uses
-        """Declare a fault with its parameters and their default values, whose types `switch_on` enforces.
+        """Declare a fault and the default values of its parameters; `switch_on` enforces the types of these values.
 
-        A tuple of strings as a default declares a choice, with the first string as the default value.  Every fault also
-        has the parameters ``probability``, ``seed`` and ``count``: the fault switches itself off after *count*
-        injections in this process; 0 means no limit.
+        If the default is a tuple of strings, the parameter accepts only these strings, and the first one is its
+        default value.  Every fault also has the parameters ``probability``, ``seed`` and ``count``: the fault switches
+        itself off after *count* injections in this process; 0 means no limit.
         """
         choices = {key: value for key, value in defaults.items() if isinstance(value, tuple)}
         first = {key: value[0] for key, value in choices.items()}
@@ -106,15 +106,15 @@ class Faults:
         return self._named(name).parameters
 
     def hit(self, name: str, **place: str) -> dict[str, Any] | None:
-        """Decide by a random draw whether to inject the fault *name* now, and count the injection.
+        """Decide at random whether to inject the fault *name* now; if so, count the injection.
 
         Args:
             name: the declared fault.
-            place: where the caller would inject the fault.  No injection takes place unless the fault's parameter with
-                the same name is ``any`` or has this value.
+            place: where the caller would inject the fault, as keyword arguments.  The fault is injected only if each of
+                its parameters with one of these names is ``any`` or equal to the argument.
 
         Returns:
-            The fault's parameters if it is to be injected, else None.
+            The fault's parameters if the caller must inject it, else None.
         """
         fault = self._named(name)
         parameters = fault.parameters

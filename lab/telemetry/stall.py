@@ -1,7 +1,7 @@
-"""The fault `stall`: the whole process of a service stops once, as in a long garbage collection or a paused VM.
+"""The fault `stall`: a service's whole process stops once, as during a long garbage collection or a VM pause.
 
-Neither requests nor connections nor the admin port are served meanwhile; the kernel continues to accept connections
-into the listen queue and data into receive buffers.
+During the stall, the process serves neither requests nor new connections nor the admin port; the kernel continues to
+place connections in the accept queue and data in receive buffers.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ import time
 
 from telemetry.service import Telemetry
 
-#: Maximum duration of a stall in milliseconds: after it, the service must still be alive for its health check.
+#: Maximum duration of a stall in milliseconds, short enough that the service's health check does not fail.
 MAX_MS = 15_000.0
-#: Seconds until the stall begins, so that the response to the admin request is sent first.
+#: Delay before the stall begins, in seconds, so that the response to the admin request is sent first.
 AHEAD = 0.05
 
 
 def declare(telemetry: Telemetry) -> None:
-    """Declare the fault `stall` for the service of *telemetry*, whose event loop is the running one."""
+    """Declare the fault `stall` for the service of *telemetry*, which must run in the current event loop."""
     telemetry.faults.declare(
         "stall", "Stop the whole process once, for this many milliseconds (at most 15,000)", ms=1000.0, count=1
     )
@@ -25,7 +25,7 @@ def declare(telemetry: Telemetry) -> None:
     def stop() -> None:
         pending.clear()
         if found := telemetry.faults.hit("stall"):
-            time.sleep(min(found["ms"], MAX_MS) / 1000)  # the fault itself: it blocks the event loop on purpose
+            time.sleep(min(found["ms"], MAX_MS) / 1000)  # this is the fault: the event loop is blocked on purpose
 
     def changed() -> None:
         if telemetry.faults.get("stall") and not pending:

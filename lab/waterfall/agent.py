@@ -1,4 +1,4 @@
-"""``python -m waterfall.agent``: tracing agent, a service that traces requests from its own host, normally `client`.
+"""``python -m waterfall.agent``: a service that traces requests from its own host, which is normally `client`.
 
 ``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "dns": "udp"|"tcp"|"tls"|"https", …}``
 returns a trace.  With ``"packets"``, ``"pcap"`` or ``"keylog": true``, the trace includes decoded packets, a capture or

@@ -26,7 +26,7 @@ def record(time_ns: int, data: bytes) -> bytes:
 
 
 def records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (nanoseconds since the epoch, packet) from a file of this module; stop at a truncated packet."""
+    """Yield (nanoseconds since the epoch, packet) from a file that this module wrote; stop at a truncated packet."""
     at, header = 24, struct.Struct("=IIII")
     while at + header.size <= len(data):
         seconds, nanoseconds, size, _ = header.unpack_from(data, at)
@@ -38,5 +38,5 @@ def records(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def packets(data: bytes) -> Iterator[bytes]:
-    """Yield the packets of a file that this module has written; stop at a truncated packet."""
+    """Yield the packets of a file that this module wrote; stop at a truncated packet."""
     return (packet for _, packet in records(data))

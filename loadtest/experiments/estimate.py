@@ -33,9 +33,10 @@ class Estimate:
 
     @classmethod
     def least(cls, values: Iterable[float]) -> "Estimate":
-        """Return the smallest of *values*, because a busy machine can only add time; the interval ends at the median.
+        """Estimate a time by the smallest of *values*; the interval extends to their median.
 
-        If *values* is empty, the estimate is NaN.
+        The smallest value is the best estimate because a busy machine can only add time.  If *values* is empty, the
+        estimate is NaN.
         """
         ordered = sorted(values)
         return cls(ordered[0], ordered[0], median(ordered), len(ordered)) if ordered else cls.of(())

@@ -35,15 +35,15 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A prediction that a student can make before the run, and that the run's measurement then decides."""
+    """A question that a student answers before the run, and that the run's measurement then settles."""
 
-    #: What the student is asked for; a complete question that names the conditions.
+    #: The question put to the student: complete, including the conditions of the measurement.
     question: str
-    #: Name of the row whose measured value is the answer; present in every run, quick or full.
+    #: Name of the result row whose measured value is the answer; both quick and full runs have this row.
     row: str
     #: Unit of the answer; "" for a plain number.
     unit: str
-    #: Largest difference to the measured value that counts as right, in *unit*.
+    #: Largest difference from the measured value at which a student's answer counts as right, in *unit*.
     tolerance: float
 
 
@@ -71,7 +71,7 @@ class Experiment(ABC, Generic[P]):
     paths: ClassVar[tuple[str, ...]] = ()
     #: Counters of `gate.QUIET` that may rise, because the experiment provokes the drops that they count.
     subject: ClassVar[tuple[str, ...]] = ()
-    #: Two or three predictions for students.
+    #: Two or three questions for students.
     lessons: ClassVar[tuple[Lesson, ...]] = ()
 
     def __init__(self, parameters: P, *, negative: bool = False) -> None:

@@ -10,17 +10,17 @@ from reports.palette import style
 #: Width of the picture, distance of the hosts' lines from its edges, distance between text and a line, and width of the
 #: column of times, in pixels.
 WIDTH, MARGIN, GAP, TIMES = 960, 235, 10, 66
-#: Smallest and largest distance between two successive instants at which something is sent, and the least distance
-#: between any two instants, in pixels.  In between, the distance is `SCALE` pixels per millisecond.
+#: Vertical scale, in pixels: minimum (`ROW`) and maximum (`IDLE`) distance between the sending of successive segments,
+#: minimum distance between any two events (`CLOSE`), and pixels per millisecond within these limits (`SCALE`).
 ROW, IDLE, CLOSE, SCALE = 21.0, 60.0, 5.0, 5.0
-#: Length of an arrow head, and half of its width, in pixels.
+#: Length of an arrowhead, and half of its width, in pixels.
 HEAD, HALF = 8.0, 3.5
 #: Colour classes (see `reports.palette`) of segments from the client and from the server.
 COLOURS = {"client": 0, "server": 1}
 OTHER = {"client": "server", "server": "client"}
-#: Field of the IP header with the resolver's address, which is not the server's, in a datagram from each end.
+#: Which IP header field of a datagram holds the resolver's address, by the end that sends the datagram.
 RESOLVER = {"client": "destination", "server": "source"}
-#: TCP flags that a label shows; `waterfall` names a segment that only acknowledges.
+#: TCP flags that a label shows; ACK is omitted, because `waterfall` already names segments that only acknowledge.
 FLAGS = ("SYN", "FIN", "RST", "URG")
 
 
@@ -29,8 +29,8 @@ def ladder(packets: Mapping[str, Any], title: str, caption: str = "") -> str:
 
     Args:
         packets: ``packets`` of a trace's JSON (`waterfall.packets`); it must have at least one packet.
-        title: title of the picture.
-        caption: text below the diagram, such as the predicted and the measured time; it is wrapped.
+        title: title of the diagram.
+        caption: text below the diagram, such as the predicted and the measured time; long lines are wrapped.
     """
     drawn = _Ladder(packets["packets"], packets["states"])
     words = [text(title, 8, 22, "title")]
@@ -49,7 +49,7 @@ def ladder(packets: Mapping[str, Any], title: str, caption: str = "") -> str:
 
 
 class _Ladder:
-    """Draws arrows, times and states when it is created; `body` is SVG markup, and `height` its height in pixels."""
+    """A ladder diagram, drawn when the object is created: SVG markup (`body`) and its height in pixels (`height`)."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]) -> None:
         self.lines = {"client": float(MARGIN), "server": float(WIDTH - MARGIN)}
@@ -63,7 +63,7 @@ class _Ladder:
         self.body = "".join(parts)
 
     def _arrow(self, i: int, row: Mapping[str, Any]) -> str:
-        """Return the arrow of segment *i*; for a lost segment, a dashed line that ends in a cross."""
+        """Return the arrow for segment *i*, or a dashed line that ends in a cross if the segment was lost."""
         sender = row["from"]
         x1, x2, y1, y2 = self.lines[sender], self.lines[OTHER[sender]], self._sent[i], self._arrived[i]
         way, colour = (1 if x2 > x1 else -1), COLOURS[sender]
@@ -88,7 +88,7 @@ class _Ladder:
     def _states(
         self, host: str, rows: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]
     ) -> Iterator[str]:
-        """Yield a dot for each TCP state of *host* with its name; names that would overlap share a line."""
+        """Yield a dot and a name for each TCP state of *host*; names that would overlap share one line of text."""
         ends = {
             **{row["arrived_ms"]: y for row, y in zip(rows, self._arrived, strict=True) if row["from"] != host},
             **{row["sent_ms"]: y for row, y in zip(rows, self._sent, strict=True) if row["from"] == host},
@@ -105,14 +105,14 @@ class _Ladder:
 
 
 def _positions(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    """Return the vertical positions in pixels at which each segment is sent and arrives.
+    """Return the vertical positions, in pixels, at which each segment is sent and received.
 
-    Distances grow with time, but idle times are shortened, and labels of the same host do not overlap.
+    Distances are proportional to time, except that idle periods are shortened and labels of a host never overlap.
     """
     instants = [(row["sent_ms"], i, True) for i, row in enumerate(rows)]
     instants += [(row["arrived_ms"], i, False) for i, row in enumerate(rows) if row["arrived_ms"] is not None]
     sent, arrived = [0.0] * len(rows), [0.0] * len(rows)
-    free = dict.fromkeys(OTHER, ROW)  # the first position at which a label of the host fits
+    free = dict.fromkeys(OTHER, ROW)  # by host: the first position at which its next label fits
     y, before = ROW, min(instants)[0]
     for at, i, is_sent in sorted(instants, key=lambda each: (each[0], not each[2], each[1])):
         y += min(IDLE, max(CLOSE, SCALE * (at - before))) if at > before else 0.0
@@ -121,14 +121,14 @@ def _positions(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[flo
             sender = rows[i]["from"]
             y = max(y, free[sender])
             free[sender], sent[i] = y + ROW, y
-            arrived[i] = y + ROW / 2  # a lost segment has no other
+            arrived[i] = y + ROW / 2  # a lost segment has no time of arrival
         else:
             arrived[i] = y
     return sent, arrived
 
 
 def _words(row: Mapping[str, Any]) -> str:
-    """Return the label of a segment: flags, what it carries, and the size of its payload."""
+    """Return the label of a segment: its TCP flags, its content, and the size of its payload."""
     tcp, what = row.get("tcp"), str(row.get("what", ""))
     if tcp is None:
         return f"{what or 'UDP'} ({'to' if row['from'] == 'client' else 'from'} {row['ip'][RESOLVER[row['from']]]})"

@@ -126,9 +126,9 @@ def in_docker(said: str, file: str) -> str:
 
 
 def sentence(result: Result) -> str:
-    """Return one sentence with the most important number of a run; "" if nothing with a prediction was measured.
+    """Return one sentence with the most important number of a run; "" if the run measured nothing that was predicted.
 
-    The number is that of the first row that has a check of the same name, else of the first row with a prediction.
+    The number comes from the first row that has a check of the same name, or else from the first row with a prediction.
     """
     checked = {check.name for check in result.checks}
     rows = [row for row in result.rows if row.predicted is not None and not math.isnan(row.measured.value)]

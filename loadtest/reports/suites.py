@@ -1,4 +1,4 @@
-"""Runs as JUnit test suites, for CI servers: one suite per run, one test case per check."""
+"""Converts runs to JUnit test suites for CI servers: one suite per run, one test case per check."""
 
 from experiments.archive import StoredRun
 from experiments.result import headline
@@ -8,8 +8,8 @@ from hostfiles.junit import Case, Suite
 def suite(run: StoredRun) -> Suite:
     """Return a run as a test suite.
 
-    A failed check is a failure; a failed validity gate, or another reason why the run proves nothing, is an error.
-    A negative control is one case, which passes if the control failed as it must.
+    A failed check is a failure; a failed validity gate, or any other reason why the run is inconclusive, is an error.
+    A negative control is a single test case, which passes if the control failed as expected.
     """
     body = run.body
     checks = [each for each in body.get("checks", ()) if isinstance(each, dict)]

@@ -24,30 +24,31 @@ from theory import congestion
 from theory.slow_start import MSS
 
 _ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
-#: Time after the start of the uploads that is not measured, in seconds and in round trips, the longer of both: slow
-#: start, and the losses that bring the window down from its peak.
+#: Warm-up of the uploads, which is not measured: the longer of this many seconds and this many round trips.  It covers
+#: slow start and the losses that reduce the window from its peak.
 WARM_UP, WARM_TRIPS = 3.0, 50
-#: Share of the window that a loss leaves (RFC 5681 section 3.1; RFC 9438 section 4.6).
+#: Ratio of the window after a loss to the window before it (RFC 5681 section 3.1; RFC 9438 section 4.6).
 KEPT = {"Reno": 0.5, "CUBIC": congestion.CUBIC_BETA}
-#: Throughput by loss rate and round-trip time (s), in bits per second, with independent losses.
+#: Functions that return the throughput in bits per second for a loss rate and a round-trip time in seconds, if losses
+#: are independent.
 MODELS: dict[str, Callable[[float, float], float]] = {
     "Reno": lambda loss, rtt: congestion.reno_bps(loss, rtt) * congestion.RENO_BY_CHANCE,
     "CUBIC": lambda loss, rtt: congestion.cubic_bps(loss, rtt) * congestion.CUBIC_BY_CHANCE,
 }
-#: Largest relative error of the throughput, and of the share of the window that a loss leaves.
+#: Largest relative error of the throughput by algorithm, and of the ratio of the windows after and before a loss.
 EXACT, EXACT_KEPT = {"Reno": 0.15, "CUBIC": 0.2}, 0.1
-#: Largest difference of a flow's share of the link from one half.
+#: Largest difference between a flow's share of the link and one half.
 FAIR = 0.15
 #: Loss rate at which BBR is compared with Reno, and the smallest share of the link that BBR must reach.
 LOSSY, BBR_REACHES = 0.01, 0.7
-#: Round-trip time of the link that flows share, in ms, and rate of the flood relative to the link.  The path is short
-#: and its queue holds as much as is in flight, so that the flows converge within seconds.
+#: Round-trip time of the shared link in milliseconds, and rate of the flood relative to the link's rate.  The path is
+#: short and its queue holds one bandwidth-delay product, so that the flows converge within seconds.
 SHARED_RTT_MS, FLOOD = 20.0, 1.25
-#: Share of the link that TCP has during a flood at most, and that datagrams have at least.
+#: During a flood: maximum share of the link that TCP obtains, and minimum share that datagrams obtain.
 STARVED, FLOODED = 0.1, 0.85
-#: Share of a packet that carries data: 52 of 1,500 bytes are headers.
+#: Share of a packet's bytes that are data: 52 of 1,500 bytes are headers.
 PAYLOAD = MSS / (MSS + 52)
-#: Smallest number of losses from which a throughput can be compared with the model.
+#: Minimum number of losses for comparing a throughput with the model.
 ENOUGH = 25
 
 
@@ -83,7 +84,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Uploads at one point, by algorithm, and the time from which they are evaluated."""
+    """Uploads at one point, by algorithm, and the time after which their readings are evaluated."""
 
     flows: Mapping[str, Sequence[Flow]]
     begin: float
@@ -92,7 +93,7 @@ class Measured:
 
 
 class Congestion(Experiment[Parameters]):
-    """Concurrent uploads over a link with random loss, and uploads that share a slow link."""
+    """Runs concurrent uploads over a link with random loss, and uploads that share a slow link."""
 
     name = "congestion"
     claim = (
@@ -145,8 +146,9 @@ class Congestion(Experiment[Parameters]):
         #: The uploads over the slow, lossy link, by algorithm.
         self.lossy: dict[str, Flow] = {}
         self.pair: Sequence[Flow] = ()
-        #: The upload during the flood, the time of the flood's start, and the datagrams that arrived per second.
+        #: The upload during which the flood started.
         self.flooded: Flow | None = None
+        #: Start of the flood, in seconds on the monotonic clock.
         self.flood_at = 0.0
         self.host = ""
 
@@ -173,7 +175,7 @@ class Congestion(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Upload with each algorithm under random loss, alone over a slow link, in pairs, and during a flood."""
+        """Run uploads with each algorithm under random loss, alone over a slow link, in pairs, and during a flood."""
         to, cubic = await subject.find(run, self.p.host), await subject.find(run, self.p.cubic_host)
         self.host = to.host
         servers = {"Reno": (to.address, to.name), "CUBIC": (cubic.address, to.name)}
@@ -198,7 +200,7 @@ class Congestion(Experiment[Parameters]):
         self.pair = await run.blocking(upload, [servers["Reno"]] * 2, ["reno"] * 2, self.p.shared_s)
         run.phase("an upload, and a UDP flood from the middle of it on")
         task = asyncio.create_task(run.blocking(upload, [servers["Reno"]], ["reno"], self.p.shared_s))
-        await asyncio.sleep(self.p.shared_s / 2)  # the first half of the upload has the link to itself
+        await asyncio.sleep(self.p.shared_s / 2)  # during the first half, the upload has the link to itself
         self.flood_at = time.monotonic()
         await run.blocking(flood, to.address, FLOOD * rate, self.p.shared_s / 2)
         self.flooded = (await task)[0]
@@ -206,7 +208,7 @@ class Congestion(Experiment[Parameters]):
     async def _upload(
         self, run: Run, link: tuple[str, str], servers: Mapping[str, tuple[str, str]], warm: float
     ) -> Measured:
-        """Upload with both algorithms at once, `flows` times each; the first *warm* seconds are not measured."""
+        """Run `flows` uploads with each algorithm, all at the same time; the first *warm* seconds are not measured."""
         names = [name for name in MODELS for _ in range(self.p.flows)]
         before = await run.blocking(subject.settled, run.lab.admin, *link)
         begin = time.monotonic() + warm
@@ -215,14 +217,14 @@ class Congestion(Experiment[Parameters]):
         after = await run.blocking(subject.settled, run.lab.admin, *link)
         by_name: dict[str, list[Flow]] = defaultdict(list)
         for name, flow in zip(names, flows, strict=True):
-            if flow.control == name.lower():  # towards the other address, a kernel without CUBIC uses Reno
+            if flow.control == name.lower():  # if the kernel lacks CUBIC, uploads to the second address use Reno
                 by_name[name].append(flow)
         return Measured(by_name, begin, after["dropped_loss"] - before["dropped_loss"])
 
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare throughputs, windows and shares with the prediction, and the senders' accounts with `wan`'s."""
+        """Compare throughputs, windows and shares with the prediction, and the senders' loss counts with `wan`'s."""
         found = run.findings
         for name in MODELS:
             other = next(each for each in MODELS if each != name)
@@ -248,7 +250,7 @@ class Congestion(Experiment[Parameters]):
         found.chart(congestion_charts.flooded(self.flooded, self.flood_at, capacity, FLOOD))
 
     def _algorithm(self, run: Run, name: str, measured_as: str) -> None:
-        """Compare the flows of algorithm *measured_as* with the model of *name*."""
+        """Compare the flows that used the algorithm *measured_as* with the model of the algorithm *name*."""
         found, ratios, kept = run.findings, [], []
         for point, measured in self.measured.items():
             flows = measured.flows.get(measured_as, ())
@@ -264,13 +266,13 @@ class Congestion(Experiment[Parameters]):
             found.leave_out(f"{name}: this kernel's routes cannot set it (tcp_available_congestion_control)")
             return
         found.enough(f"losses, {name}", len(kept), ENOUGH)
-        # In a quick run, chance moves the mean by more than the model's error: three standard errors over all losses.
+        # In a quick run, chance may change the mean by more than the model's error, so allow three standard errors.
         room = max(EXACT[name], 3 / math.sqrt(max(1, len(kept))))
         found.check_near(found.row(f"{name}: throughput / theory", Estimate.of(ratios)), room)
         found.check_near(found.row(f"{name}: window after a loss / before", Estimate.of(kept)), EXACT_KEPT)
 
     def _seen(self) -> Mapping[tuple[str, float], Sequence[congestion_charts.Seen]]:
-        """Return loss rates and throughputs by algorithm and round-trip time."""
+        """Return the measured loss rates and throughputs, by algorithm and round-trip time."""
         seen: dict[tuple[str, float], list[congestion_charts.Seen]] = defaultdict(list)
         for point, measured in self.measured.items():
             for name, flows in measured.flows.items():
@@ -293,7 +295,7 @@ class Congestion(Experiment[Parameters]):
         )
 
     def _share(self, flow: Flow, begin: float, end: float = float("inf")) -> float:
-        """Return the flow's share of the link's capacity for data between *begin* and *end*."""
+        """Return the share of the link's capacity for data that *flow* used between *begin* and *end*."""
         return flow.rate(begin, end) / (self.p.link_mbps * 1e6 * PAYLOAD)
 
     def _shares(self, run: Run) -> None:
@@ -321,7 +323,7 @@ class Congestion(Experiment[Parameters]):
 
 
 def _path(flows: Sequence[Flow], begin: float) -> tuple[float, float]:
-    """Return the loss rate and the median round-trip time in seconds that *flows* saw after *begin*."""
+    """Return the loss rate and the median round-trip time in seconds of *flows* after *begin*."""
     again = sent = 0
     rtts = []
     for flow in flows:
@@ -334,13 +336,13 @@ def _path(flows: Sequence[Flow], begin: float) -> tuple[float, float]:
 
 
 def _top(points: Sequence[tuple[float, float]]) -> float | None:
-    """Return an upper end of the axis that shows the sawtooth; slow start's peak may be cut off."""
+    """Return an upper end of the axis at which the sawtooth is visible; the peak of slow start may be cut off."""
     late = [y for x, y in points if x >= WARM_UP]
     return 1.5 * max(late) if late else None
 
 
 def _warm_up(point: Point) -> float:
-    """Return the seconds at *point* that are not measured."""
+    """Return the duration in seconds of the warm-up at *point*, which is not measured."""
     return max(WARM_UP, WARM_TRIPS * point.rtt_ms / 1000)
 
 

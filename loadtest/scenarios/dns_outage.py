@@ -14,26 +14,26 @@ from stub import AsyncStub, StubError
 from theory import outage, ttl
 
 ZONE = "example.com."
-#: Name servers of the zone, the primary first (a test compares the address with the compose file).
+#: Name servers of the zone, the primary first, and the primary's address (a test compares it with the compose file).
 PRIMARY, SECONDARY = SERVERS = ("ns1", "ns2")
 PRIMARY_ADDRESS = (lab_address("20.53"), 53)
-#: Seconds within which the records must reach the secondary, and polling interval.
+#: Seconds within which the records must reach the secondary, and interval in seconds at which that is polled.
 ARRIVES, POLL = 5.0, 0.05
 #: Address in all records (RFC 5737).
 ADDRESS = "192.0.2.53"
-#: Seconds that a client waits for an answer.
+#: Time for which a client waits for an answer, in seconds.
 PATIENCE = 4.0
-#: Queries per name and TTL of the outage: for a resolver without serve-stale, and with.
+#: Number of queries per name and TTL during the outage: to a resolver without serve-stale, and to one with serve-stale.
 DENSE, SPARSE = 3, 1
-#: Seconds of the outage after the TTL, in which no resolver without serve-stale may answer.
+#: Time by which the outage outlasts the TTL, in seconds; a resolver without serve-stale must not answer in this time.
 AFTER = 1.2
-#: Intervals into which each curve is divided, and their largest deviation in percentage points.
+#: Number of intervals into which each curve is divided, and the largest deviation of an interval in percentage points.
 BINS, POINTS = 4, 5.0
-#: Names queried while one of two servers is down: in the first half a second, until resolvers have noticed, and then.
+#: Number of names queried while one of two servers is down: before resolvers have noticed the failure, and afterwards.
 FIRST, HALF = 15, 40
-#: Seconds after which resolvers prefer the other server.  Unbound makes some of the first clients wait for longer.
+#: Seconds after which resolvers prefer the other server.  With Unbound, some of the first clients wait longer.
 NOTICE = 2.0
-#: Time-out of a try through the lossy link in seconds, and queries per second.
+#: For queries through the lossy link: time-out of one attempt in seconds, and queries per second.
 TRY, RATE = 0.2, 250.0
 #: Largest absolute error of a share.
 SHARE = 0.05
@@ -55,7 +55,7 @@ class Parameters:
 
 
 class DnsOutage(Experiment[Parameters]):
-    """Resolvers with records of every age in their caches, while one or all name servers of the zone are silent."""
+    """Resolvers with cached records of every age, while one or all name servers of the zone do not answer."""
 
     name = "dns-outage"
     claim = (
@@ -105,16 +105,17 @@ class DnsOutage(Experiment[Parameters]):
         self.resolvers: list[Resolver] = []
         #: Pairs of (seconds since the last record was cached, whether the query was answered), by resolver and TTL.
         self.answers: dict[tuple[str, float], list[tuple[float, bool]]] = defaultdict(list)
-        #: Whether each query was answered and after how many seconds, with one server down, by resolver.
+        #: With one server down: whether each query was answered and after how many seconds, by resolver.
         self.half: dict[str, list[tuple[bool, float]]] = defaultdict(list)
-        #: The same for the first queries, before a resolver has noticed.
+        #: With one server down, for queries before a resolver has noticed the failure: the same pairs as in `half`.
         self.first: dict[str, list[tuple[bool, float]]] = defaultdict(list)
         #: Whether each query through the lossy link was answered.
         self.lossy: list[bool] = []
-        #: How late each of these queries was sent, in seconds.
+        #: How late each query through the lossy link was sent, in seconds.
         self.late: list[float] = []
-        #: Queries that the name servers logged during the outage, by resolver, and records that were not cached.
+        #: Number of queries that the name servers logged during the outage, by resolver.
         self.upstream: Counter[str] = Counter()
+        #: Number of records that could not be cached before the outage.
         self.unfilled = 0
 
     @property
@@ -123,16 +124,16 @@ class DnsOutage(Experiment[Parameters]):
         return max(self.p.ttl_s)
 
     def _cycle(self, ttl_s: float) -> float:
-        """Return the mean time between two fetches of a name by a busy cache, in seconds: T + 1/λ."""
+        """Return the mean time between a cache's fetches of a name queried λ times per second, in seconds: T + 1/λ."""
         return ttl_s + 1 / self.p.rate
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: start, caches filled, outage, and the lossy link."""
+        """Return the expected duration in seconds: start of the resolvers, filling of caches, outage, lossy link."""
         outage_s = self._cycle(self.longest) + self.longest + AFTER + PATIENCE
         return 4 + NOTICE + PATIENCE / 2 + outage_s + self.p.queries / RATE + self.p.tries * TRY
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the shares of answered queries; rows of programs that are not installed are left out later."""
+        """Predict the shares of answered queries, including those of resolver programs that may not be installed."""
         predicted: dict[str, Quantity] = {}
         share = "of queries"
         kept = min(ttl.hit_rate(self.p.rate, each + STALE_S) for each in self.p.ttl_s)
@@ -149,7 +150,7 @@ class DnsOutage(Experiment[Parameters]):
     # --- measurement ------------------------------------------------------------------------------------------------
 
     async def measure(self, run: Run) -> None:
-        """Fill the caches, silence the name servers, and query meanwhile; then query through a lossy link."""
+        """Fill the caches, make the name servers drop all answers, and query; then query through a lossy link."""
         installed = [each for each in PROGRAMS if each.installed]
         for each in PROGRAMS:
             if each not in installed:
@@ -191,7 +192,7 @@ class DnsOutage(Experiment[Parameters]):
         run.findings.gate(f"records at {SECONDARY}", f"within {ARRIVES:g} s", "not in time", ok=False)
 
     async def _lose_one(self) -> None:
-        """Query names while one of two servers is down; the first queries only show each resolver that it is."""
+        """Query names while one of two servers is down; the first queries let each resolver notice the failure."""
 
         async def ask(resolver: Resolver, after: float, name: str, found: list[tuple[bool, float]]) -> None:
             await asyncio.sleep(after)  # spreads the queries, so that one time-out does not delay all of them
@@ -207,7 +208,7 @@ class DnsOutage(Experiment[Parameters]):
                     group.create_task(ask(each, NOTICE + number * 0.03, f"half{number}", self.half[each.name]))
 
     async def _fill(self, run: Run) -> None:
-        """Query each name once, evenly over T + 1/λ: so a share λT/(1+λT) of the records is cached, of every age."""
+        """Query each name once, spread evenly over T + 1/λ, so that a share λT/(1+λT) of the records is cached."""
         end = run.now() + max(self._cycle(each) for each in self.p.ttl_s)
 
         async def fetch(resolver: Resolver, ttl_s: float, number: int) -> None:
@@ -248,7 +249,7 @@ class DnsOutage(Experiment[Parameters]):
             await asyncio.sleep(1.0)  # polling interval
 
     async def _sample(self, run: Run, resolver: Resolver, ttl_s: float, began: float) -> None:
-        """Query the names of one TTL until it has passed, in an order in which neighbours differ in age."""
+        """Query the names of one TTL until the TTL has passed, in an order in which successive names differ in age."""
         step = ttl_s / (self.p.names * (SPARSE if resolver.stale else DENSE))
         stride = _stride(self.p.names)
 
@@ -274,7 +275,7 @@ class DnsOutage(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare each resolver's answers during the outage with the curve, and the other shares with theory."""
+        """Compare each resolver's answers during the outage with the predicted curve; check the other shares."""
         found, total = run.findings, len(self.resolvers) * len(self.p.ttl_s) * self.p.names
         run.raw["answers"] = {f"{name}, T = {t:g} s": each for (name, t), each in self.answers.items()}
         found.gate(
@@ -385,7 +386,7 @@ class DnsOutage(Experiment[Parameters]):
 
 
 class _silent:  # noqa: N801 - used like a function: `async with _silent(…)`
-    """Let name servers drop all answers inside an ``async with`` block, unless *off*."""
+    """Make name servers drop all answers during an ``async with`` block; do nothing if *off* is true."""
 
     def __init__(self, run: Run, servers: Sequence[str], *, off: bool) -> None:
         self._run, self._servers = run, () if off else servers
@@ -403,7 +404,7 @@ class _silent:  # noqa: N801 - used like a function: `async with _silent(…)`
 
 
 async def _resolve(resolver: Resolver, name: str) -> bool:
-    """Return whether *resolver* answers a query for *name* within `PATIENCE`, with one try."""
+    """Send one query for *name* to *resolver*; return whether an answer arrives within `PATIENCE` seconds."""
     try:
         answer = await AsyncStub([resolver.address], timeout=PATIENCE, attempts=1).resolve(name)
     except StubError:
@@ -412,11 +413,11 @@ async def _resolve(resolver: Resolver, name: str) -> bool:
 
 
 def _label(qname: str) -> str:
-    """Return the label of the resolver in a queried name, "" if it has none."""
+    """Return the label in a queried name that identifies the resolver; "" if the name has no such label."""
     labels = qname.rstrip(".").lower().split(".")
     return labels[-4] if len(labels) >= 4 else ""
 
 
 def _stride(names: int) -> int:
-    """Return a number coprime to *names*, near 0.618 of it: its multiples are spread evenly in every short run."""
+    """Return a number coprime to *names* and near 0.618·*names*, so that successive multiples are spread evenly."""
     return next(each for each in range(round(names * 0.618), 2 * names) if math.gcd(each, names) == 1)

@@ -1,4 +1,4 @@
-"""Scenario `dns-privacy`: what an observer reads of DNS queries over UDP, TCP, TLS and HTTPS, and what hiding costs."""
+"""Scenario `dns-privacy`: what an observer can read of DNS over UDP, TCP, TLS and HTTPS, and what encryption costs."""
 
 import base64
 import shutil
@@ -22,20 +22,20 @@ from theory.privacy import Transport
 from wireformat import pcap
 
 TRANSPORTS: dict[Transport, str] = {"udp": "UDP", "tcp": "TCP", "dot": "DoT", "doh": "DoH"}
-#: Options of `kdig` for each transport; those of TLS follow.
+#: Option of `kdig` that selects each transport.
 KDIG: dict[Transport, str] = {"udp": "+notcp", "tcp": "+tcp", "dot": "+tls", "doh": "+https"}
-#: A zone in which any name below `PARENT` exists while the scenario runs.
+#: The zone, a label of it below which every name exists while the scenario runs, and the zone's primary name server.
 ZONE, PARENT, PRIMARY = "example.com.", "private", "ns1"
 ADDRESS = "192.0.2.54"
 #: A name whose response is larger than a datagram.
 LARGE = "big.example.com"
-#: Labels of different lengths, to compare sizes of messages.
+#: Lengths of the labels with which sizes of messages are compared.
 LENGTHS = (4, 9, 14, 19, 24, 29)
-#: Blocks to which queries and responses are padded, in bytes (RFC 8467 section 4.1).
+#: Block sizes to whose multiples queries and responses are padded, in bytes (RFC 8467 section 4.1).
 QUERY_BLOCK, RESPONSE_BLOCK = 128, 468
-#: Maximum duration of the capture in seconds; it is stopped earlier.
+#: Maximum duration of the capture in seconds; normally the scenario stops it earlier.
 CAPTURE = 60.0
-#: Size of the TLS record with an alert, which ends a connection, in bytes.
+#: Size in bytes of a TLS record with an alert, such as the one that closes a connection.
 ALERT = 24
 PROGRAM_TIMEOUT = 20.0
 #: Largest difference between a slope and the whole number of round trips that it is compared with.
@@ -56,7 +56,7 @@ class Parameters:
 
 
 class DnsPrivacy(Experiment[Parameters]):
-    """The same queries over four transports, timed at the client and captured on the way to the resolver."""
+    """Sends the same queries over four transports, times them at the client, and captures them on the way."""
 
     name = "dns-privacy"
     claim = (
@@ -97,26 +97,27 @@ class DnsPrivacy(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Times in ms of N consecutive queries on each new connection, by transport, N and round-trip time.
+        #: Milliseconds of each of N consecutive queries on a new connection, by transport, N and round-trip time.
         self.times: dict[tuple[Transport, int], dict[float, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-        #: The same for one query whose response is larger than a datagram, by round-trip time.
+        #: Milliseconds that a query took whose response is larger than a datagram, by round-trip time.
         self.large: dict[float, list[list[float]]] = defaultdict(list)
-        #: Labels sent over each transport while packets were captured: by the stub, and by kdig.
+        #: Labels that the lab's clients sent over each transport while packets were captured.
         self.labels: dict[Transport, list[str]] = {each: [] for each in TRANSPORTS}
+        #: Labels that kdig sent over each transport while packets were captured.
         self.by_kdig: dict[Transport, list[str]] = {each: [] for each in TRANSPORTS}
         self.capture = b""
-        #: Names of which tshark shows a query or response in the capture; None if it is not installed.
+        #: Names for which tshark shows a query or response in the capture; None if tshark is not installed.
         self.tshark: str | None = None
         #: Sizes of TLS records with queries and with responses in bytes, by whether they were padded.
         self.sizes: dict[bool, tuple[list[int], list[int]]] = {}
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: each query takes its round trips."""
+        """Return the expected duration in seconds, computed from the round trips of all queries."""
         trips = sum(n + 2 for n in self.p.queries) * 3 + 5
         return 8 + self.p.repeats * sum(self.p.rtt_ms) / 1000 * trips
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict round trips, readable names, and sizes of records."""
+        """Predict round trips, readable names, and sizes of TLS records."""
         predicted: dict[str, Quantity] = {}
         for transport, words in TRANSPORTS.items():
             for n in self.p.queries:
@@ -194,7 +195,7 @@ class DnsPrivacy(Experiment[Parameters]):
             taken = Observed(pcap.packets(await self._captured(run, self._ask, "dot", same, pads=pads)))
             port = (self.address, PORTS["dot"])
             sent, received = taken.records(None, port).values(), taken.records(port, None).values()
-            # The client's first encrypted record is the end of its handshake; tickets precede the responses.
+            # Omit the client's first encrypted record, which ends its handshake, and the server's tickets.
             self.sizes[pads] = (
                 [size for sizes in sent for size in sizes[1 : 1 + len(LENGTHS)]],
                 [size for sizes in received for size in [each for each in sizes if each != ALERT][-len(LENGTHS) :]],
@@ -223,7 +224,7 @@ class DnsPrivacy(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check the slopes against the round-trip time, the names that observers read, and the sizes of records."""
+        """Check the round trips per query, the names that observers can read, and the sizes of TLS records."""
         found = run.findings
         run.raw["times, ms"] = {f"{t}, N = {n}": dict(each) for (t, n), each in self.times.items()}
         trips = {}
@@ -244,7 +245,7 @@ class DnsPrivacy(Experiment[Parameters]):
         found.chart(self._by_length())
 
     def _shortest(self, transport: Transport, n: int, rtt: float) -> float:
-        """Return the time of *n* queries on a new connection in ms, if nothing but the network takes time.
+        """Return the shortest time of *n* queries on a new connection in ms, which is closest to pure network time.
 
         A busy machine can only add time, so the shortest of all first and of all later queries are used.
         """
@@ -253,7 +254,7 @@ class DnsPrivacy(Experiment[Parameters]):
         return min(first) + (n - 1) * min(later, default=0.0)
 
     def _names(self, run: Run) -> None:
-        """Check which names this scenario's observer and tshark read in the capture."""
+        """Check which names can be read in the capture, by this scenario's observer and by tshark."""
         found, seen = run.findings, Observed(pcap.packets(self.capture))
         for transport, words in TRANSPORTS.items():
             labels = [*self.labels[transport], *self.by_kdig[transport]]
@@ -269,7 +270,7 @@ class DnsPrivacy(Experiment[Parameters]):
         found.fact("the observer reads the name of the resolver over DoT and DoH", seen.reads(self.p.resolver))
 
     def _record_sizes(self, run: Run) -> None:
-        """Check how many sizes the queries over DNS over TLS have, with and without padding."""
+        """Check how many different sizes queries over TLS have, with and without padding."""
         found = run.findings
         for pads, expected in ((True, 1), (False, len(LENGTHS))):
             distinct = sorted(set(self.sizes.get(pads, ([], []))[0]))
@@ -318,7 +319,7 @@ class DnsPrivacy(Experiment[Parameters]):
 
 
 def _kdig(program: str, transport: Transport, address: str, resolver: str, name: str) -> None:
-    """Send one query with kdig; raise `OSError` if it does not print the address."""
+    """Send one query with kdig; raise `OSError` if the output lacks the expected address."""
     tls = [f"+tls-ca={TRUST_ANCHOR}", f"+tls-hostname={resolver}"] if transport in {"dot", "doh"} else []
     words = [program, f"@{address}", KDIG[transport], *tls, name, "A", "+short"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT, check=False)

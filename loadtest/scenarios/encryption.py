@@ -1,4 +1,4 @@
-"""Scenario `encryption`: what encryption costs per byte, when a handshake is negligible, and who can read what."""
+"""Scenario `encryption`: CPU cost per byte, the size at which a handshake is negligible, and who can read what."""
 
 import platform
 import secrets
@@ -28,16 +28,16 @@ ARMS = (
 )  # fmt: skip
 #: Bytes that each arm encrypts and decrypts in one round.
 ROUND = 4 << 20
-#: Sizes of responses in bytes for which the handshake's share of a connection is measured, next to the predicted size.
+#: Sizes of responses in bytes for which the handshake's share is measured, in addition to the predicted size.
 SIZES = (1 << 14, 1 << 17, 1 << 20, 1 << 23)
-#: Largest relative error of a cost per byte: the cipher alone and within TLS are measured seconds apart, and the speed
-#: of a shared core changes.
+#: Largest relative error of a cost per byte.  It is large because the cipher alone and TLS are measured seconds apart,
+#: and the speed of a shared core changes.
 COST = 0.2
-#: Largest error of the handshake's share, relative to the larger of both parts.
+#: Largest error of the handshake's share, relative to the handshake's or the transfer's share, whichever is larger.
 SHARE = 0.3
 #: Largest relative error of the ratio of two costs.
 RATIO = 0.25
-#: Largest error in round trips of a request that follows a key update.
+#: Largest error of the duration of a request after a key update, in round trips.
 UPDATE = 0.25
 TARGET_SHARE = 0.01
 RATIO_ROW = "CPU per byte, AES-128-GCM without its instructions / with them"
@@ -64,15 +64,15 @@ class Parameters:
 
 @dataclass(slots=True)
 class Costs:
-    """Figures of one arm."""
+    """Measured costs of one arm."""
 
-    #: One element per round.
+    #: CPU times measured within TLS, one element per round.
     rounds: list[Bulk] = field(default_factory=list)
     #: CPU seconds per byte of the cipher alone, one element per run of `openssl speed`.
     alone: list[float] = field(default_factory=list)
 
     def least(self, name: str) -> Estimate:
-        """Return the smallest value of the field *name* of `Bulk`, because a busy machine can only add CPU time."""
+        """Return the smallest measured value of the field *name* of `Bulk`; a busy machine can only add CPU time."""
         return Estimate.least(getattr(each, name) for each in self.rounds)
 
     @property
@@ -82,7 +82,7 @@ class Costs:
 
 
 class Encryption(Experiment[Parameters]):
-    """TLS in memory for CPU time, `openssl s_client` for key updates, and taps in the lab for who can read what."""
+    """Measures CPU time with TLS in memory, key updates with `openssl s_client`, and who can read what with taps."""
 
     name = "encryption"
     claim = (
@@ -129,7 +129,7 @@ class Encryption(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.costs = {arm: Costs() for arm in ARMS}
-        #: Pairs of (handshake, transfer) in CPU seconds, by bytes per connection.
+        #: Pairs of CPU seconds (of the handshake, of the transfer), by bytes transferred per connection.
         self.connections: dict[int, list[tuple[float, float]]] = defaultdict(list)
         #: The size in bytes at which the handshake is predicted to be `TARGET_SHARE` of the CPU time.
         self.size = 0
@@ -138,11 +138,11 @@ class Encryption(Experiment[Parameters]):
         self.read: list[vantage_points.View] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds, mostly of `openssl speed` and of slow AES."""
+        """Return the expected duration in seconds; `openssl speed` and AES without its instructions take most of it."""
         return 6 + len(ARMS) * self.p.speeds * 1.1 + self.p.rounds * 0.08 + self.p.connections * 0.15
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict what does not depend on the machine; costs are predicted from `openssl speed` during the run."""
+        """Predict the quantities that do not depend on the machine; the run predicts costs from `openssl speed`."""
         return {
             SIZE_ROW: Quantity(100 * TARGET_SHARE, "%"),
             "key updates answered by the server": Quantity(self.p.updates),
@@ -154,7 +154,7 @@ class Encryption(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Measure CPU time in processes of their own, then update keys on a connection, then record who can read."""
+        """Measure CPU time in separate processes, then update keys on a connection, then record who can read what."""
         if shutil.which("openssl") is None:
             run.skip("`openssl speed` is the witness, and this machine has no openssl program")
         arms = [arm for arm in ARMS if not arm.hidden or platform.machine() in HIDING]
@@ -172,7 +172,7 @@ class Encryption(Experiment[Parameters]):
         self.read = list(vantage_points.views_of(evidence))
 
     async def _measure_ciphers(self, run: Run, arms: list[Arm]) -> None:
-        """Measure each cipher alone and within TLS in turn, then whole connections of different sizes."""
+        """Measure each cipher alone and within TLS, alternately; then measure whole connections of different sizes."""
         with ExitStack() as stack:
             workers = {}
             for arm in arms:
@@ -196,7 +196,7 @@ class Encryption(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare CPU times with the ciphers alone, then check the key updates and who read what."""
+        """Compare the CPU times of TLS with those of the ciphers alone; check the key updates and who read what."""
         run.raw["encryption, s/byte"] = {
             arm.name: [each.encrypt for each in costs.rounds] for arm, costs in self.costs.items()
         }
@@ -222,7 +222,7 @@ class Encryption(Experiment[Parameters]):
             costs, name = self.costs[arm], f"CPU to encrypt, {arm.name}"
             run.result.prediction[name] = Quantity(seconds * ns, "ns/byte")
             row = found.row(name, costs.least("encrypt").scaled(ns))
-            if arm is not MASKED:  # judged as a ratio, which the control can fail
+            if arm is not MASKED:  # this arm is checked as a ratio, which fails in the negative control
                 found.check_near(row, COST)
             found.fact(f"CPU to decrypt, {arm.name}, ns/byte", round(costs.least("decrypt").value * ns, 3))
             found.fact(f"`openssl speed`, {arm.name}, GB/s", round(1e-9 / min(costs.alone), 2))
@@ -255,7 +255,7 @@ class Encryption(Experiment[Parameters]):
         found.check_near(row, UPDATE, absolute=True)
 
     def _handshake(self) -> float:
-        """Return the smallest CPU seconds of a handshake, client and server added up."""
+        """Return the smallest CPU time of a handshake in seconds, as the sum of client and server."""
         return min(handshake for each in self.connections.values() for handshake, _ in each)
 
     def _share(self, size: int) -> Estimate:

@@ -1,4 +1,4 @@
-"""Scenario `impostor`: poisoned DNS leads to a man in the middle, and only clients that verify notice."""
+"""Scenario `impostor`: poisoned DNS leads to a man in the middle; only clients that verify certificates notice it."""
 
 import contextlib
 import shutil
@@ -17,11 +17,11 @@ from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.false_server import HTTP, HTTPS, Impostor, false_names, self_signed
 from stub import Stub, StubError, strict
 
-#: Name of the lab's resolver, in its certificate.
+#: Name in the certificate of the lab's resolver.
 RESOLVER = "resolver.example.com"
 VERIFYING, TRUSTING, PLAIN, PRIVATE = "verifying", "trusting", "plain HTTP", "trusting, DNS over TLS"
-#: Kinds of clients: one that verifies certificates, one that accepts any, one without TLS, and one that accepts any
-#: certificate of a server but resolves names over DNS over TLS, which verifies the resolver's.
+#: Kinds of clients: one that verifies certificates, one that accepts any certificate, one without TLS, and one that
+#: accepts any certificate of a web server but resolves names over DNS over TLS and verifies the resolver's certificate.
 KINDS = (VERIFYING, TRUSTING, PLAIN, PRIVATE)
 #: Exit code of curl if the server's certificate cannot be verified (curl(1)).
 CURL_NOT_VERIFIED = 60
@@ -39,18 +39,18 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of a client whose names are poisoned."""
+    """One request by a client, with or without a poisoned resolver."""
 
-    #: A random text that the client sends; whoever has it has read the request.
+    #: A random text that the client sends; the impostor has read the request if it has this text.
     secret: str
     #: Whether the client received a response.
     answered: bool
-    #: Reason why it did not; "" if it did.
+    #: Reason why the client received no response; "" if it did.
     reason: str = ""
 
 
 class ImpostorScenario(Experiment[Parameters]):
-    """Clients with a poisoned resolver send a secret to a server; an impostor reads what reaches it and forwards it."""
+    """Lets clients with a poisoned resolver send secrets to a server, while an impostor reads and relays requests."""
 
     name = "impostor"
     claim = (
@@ -94,16 +94,17 @@ class ImpostorScenario(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.sent: dict[str, list[Request]] = {each: [] for each in KINDS}
-        #: Shares of requests that are answered without an impostor, by kind of client.
+        #: Requests sent while there was no impostor, by kind of client.
         self.honest: dict[str, list[Request]] = {each: [] for each in KINDS}
-        #: Plain text of the requests that the impostor read, and reasons why handshakes with it failed.
+        #: Plaintext of the requests that the impostor read.
         self.read: list[str] = []
+        #: Number of failed handshakes with the impostor, by reason.
         self.failed: Counter[str] = Counter()
-        #: Exit codes of curl with and without verification, and the secrets that it sent; empty if not installed.
+        #: Exit code of curl and the secret that it sent, with and without verification; empty if curl is not installed.
         self.curl: dict[str, tuple[int, str]] = {}
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: each request takes a few round trips."""
+        """Return the expected duration in seconds, at a few round trips per request."""
         return 2 + 1.25 * len(KINDS) * self.p.requests * 0.06
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -118,7 +119,7 @@ class ImpostorScenario(Experiment[Parameters]):
     # --- measurement ------------------------------------------------------------------------------------------------
 
     async def measure(self, run: Run) -> None:
-        """Send requests with honest names, then with a poisoned resolver that names the impostor."""
+        """Send requests with the real resolver, then with a poisoned resolver that returns the impostor's address."""
         real = (await run.blocking(Stub().resolve, self.p.host)).rdata[0]
         resolver = (await run.blocking(Stub().resolve, RESOLVER)).rdata[0]
         with socket.socket(type=socket.SOCK_DGRAM) as probe:
@@ -147,7 +148,7 @@ class ImpostorScenario(Experiment[Parameters]):
             self.read, self.failed = list(impostor.requests), Counter(impostor.failed)
 
     def _request(self, kind: str, stub: Stub, secret: str) -> Request:
-        """Resolve the host with *stub* and send it a request with *secret*."""
+        """Resolve the host with *stub* and send a request that contains *secret* to the resulting address."""
         try:
             with stub:
                 address = stub.resolve(self.p.host).rdata[0]
@@ -170,7 +171,7 @@ class ImpostorScenario(Experiment[Parameters]):
         return f"{self.p.path}?token={secret}"
 
     def _ask_curl(self, run: Run, here: str) -> None:
-        """Send a request with curl, an independent client, with and without verification."""
+        """Send requests with curl, an independent client, with and without verification of certificates."""
         program = shutil.which("curl")
         if program is None:
             run.findings.leave_out("curl as an independent client: not installed here")
@@ -185,7 +186,7 @@ class ImpostorScenario(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare what the impostor read with what each kind of client sent."""
+        """Check whose requests the impostor read, and which clients received a response."""
         found, text = run.findings, "\n".join(self.read)
         for kind, requests in self.honest.items():
             got = sum(each.answered for each in requests)

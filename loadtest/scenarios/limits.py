@@ -1,4 +1,4 @@
-"""Scenario `limits`: a full accept queue, used-up descriptors and used-up source ports, as seen from outside."""
+"""Scenario `limits`: what clients observe when an accept queue, descriptors or source ports are exhausted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ from theory import accept_queue
 
 PORT = 80
 RTT_MS = 20.0
-#: Seconds between the beginning of the stall and the first connection.
+#: Time between the start of the stall and the first connection, in seconds.
 MARGIN = 0.2
-#: A connect() that takes longer, in seconds, had its first SYN dropped: SYNs are sent again after one second.
+#: If connect() takes longer than this many seconds, its first SYN was dropped: SYNs are retransmitted after one second.
 DROPPED = 0.5
-#: Attempts after something has run out.
+#: Number of attempts after a resource is exhausted.
 BEYOND = 60
-#: First port of the window that stands for one shared address, inside the kernel's default range.
+#: First port of the small range that imitates the ports of one shared address; within the kernel's default range.
 FIRST_PORT = 40_000
-#: Largest relative error of a number of connections; largest absolute error of a moment and of a duration, in seconds.
+#: Largest relative error of a number of connections, and largest absolute error of a time, in seconds.
 EXACT, EXACT_S = 0.05, 0.3
-#: A failure without any packet takes at most this long, in seconds.
+#: Maximum duration of a connect() that fails before any packet is sent, in seconds.
 LOCAL = 0.05
 
 
@@ -58,7 +58,7 @@ class Parameters:
 
 
 class Limits(Experiment[Parameters]):
-    """Connections at a fixed rate, kept open, until a queue or a budget is used up."""
+    """Opens connections at a fixed rate and keeps them open until a resource is exhausted."""
 
     name = "limits"
     claim = "Each limit is reached after its size divided by the rate, and each one looks different from outside."
@@ -98,7 +98,7 @@ class Limits(Experiment[Parameters]):
         #: Seconds from the first connection to the end of the stall.
         self.back = parameters.stall_s - MARGIN
         self.descriptors: list[Opening] = []
-        #: Connections that the kernel began for the process with few descriptors.
+        #: Number of connections that the kernel started for the process after its descriptors were exhausted.
         self.begun = 0
         self.ports: list[Opening] = []
         self.host = ""
@@ -108,9 +108,9 @@ class Limits(Experiment[Parameters]):
         return 8 + self.p.stall_s + 3 + 2 * (self.p.spare + BEYOND) / self.p.slow_rate
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict when each limit is reached, and how connects fail."""
+        """Predict when each limit is reached, and how connect() fails."""
         rtt = RTT_MS / 1000
-        # A SYN that is answered just before the queue is full counts as connected at the client.
+        # The client also counts connections whose SYN was answered just before the queue was full.
         full = accept_queue.full_at(self.p.rate, self.p.backlog) + rtt
         dropped = [full + i / self.p.rate for i in range(round((self.back - full) * self.p.rate))]
         takes = [accept_queue.connect_s(self.back - at, rtt) or float("nan") for at in dropped]
@@ -127,7 +127,7 @@ class Limits(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Open connections while the server does not accept any, with few descriptors, and from few ports."""
+        """Open connections to a server that does not accept them, then with few descriptors, then from few ports."""
         to = await subject.find(run, self.p.host)
         if not to.host:
             run.skip(f"{self.p.host} is no host of the lab, so nothing here can stop it")
@@ -154,7 +154,7 @@ class Limits(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare the moments at which limits were reached, and how connects failed, with the prediction."""
+        """Compare when the limits were reached, and how connect() failed, with the prediction."""
         found = run.findings
         slow = [each for each in self.queue if each.took > DROPPED and not each.error]
         first = min((each.at for each in slow), default=float("nan"))
@@ -179,7 +179,7 @@ class Limits(Experiment[Parameters]):
         found.chart(self._connects())
 
     def _local(self, run: Run, name: str, openings: Sequence[Opening], error: str) -> None:
-        """Check the moment from which connections fail at once with *error*."""
+        """Check the time after which connections fail immediately with *error*."""
         found = run.findings
         failures = [each for each in openings if each.error == error]
         first = min((each.at for each in failures), default=float("nan"))

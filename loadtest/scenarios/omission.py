@@ -1,4 +1,4 @@
-"""Scenario `omission`: the same stall of a server, as an open loop, a closed loop and a corrected one report it."""
+"""Scenario `omission`: a server's stall as reported by an open loop, a closed loop, and a corrected closed loop."""
 
 import asyncio
 import threading
@@ -28,14 +28,14 @@ from scenarios.instruments.connection import Address, Connection
 from theory import omission
 
 PORT, PATH = 80, "/bytes/100"
-#: Percentiles that are compared.
+#: Percentiles of the latency that the scenario compares.
 PERCENTILES = (90.0, 95.0, 99.0)
-#: Connections of the open loop; further requests wait for one, as behind a pool.
+#: Number of connections of the open loop; when all are in use, further requests wait, as in a connection pool.
 POOL = 32
-#: Largest difference between a measured and a predicted latency, in seconds and as a share of the stall, which are
-#: added: the server needs time for the requests that have piled up.
+#: Largest difference between a measured and a predicted latency: the sum of a time in seconds and a share of the stall,
+#: because the server needs time for the requests that accumulated during the stall.
 EXACT, EXACT_SHARE = 0.3, 0.1
-#: Largest 99th percentile of the send lag, in seconds, relative to the stall.
+#: Largest 99th percentile of the send lag, as a share of the stall.
 MAX_LAG = 0.1
 
 
@@ -50,17 +50,17 @@ class Parameters:
     users: int = parameter(4, low=1, high=50, help="users of the closed loop, who together send at the same rate")
 
     def __post_init__(self) -> None:
-        # The stall begins in the middle; at the highest percentile it must be visible, and at the lowest it must not.
+        # The stall must affect the highest compared percentile of latencies, but not the lowest.
         if not self.window_s / 50 <= self.stall_s <= self.window_s / 5:
             raise ParameterError(f"expected a stall of 2 to 20 % of window_s, got {self.stall_s / self.window_s:.0%}")
 
 
-#: One request: seconds since the start at which it was due, and its latency in seconds.
+#: One request: the time at which it was due, in seconds since the start, and its latency in seconds.
 Sample = tuple[float, float]
 
 
 class Omission(Experiment[Parameters]):
-    """An open and a closed loop at the same rate, at the same time, on a server that stops once."""
+    """Runs an open and a closed loop with the same rate at the same time, on a server that stalls once."""
 
     name = "omission"
     claim = "A closed loop does not send the requests that a stall would delay, so its percentiles hide the stall."
@@ -97,7 +97,7 @@ class Omission(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Seconds between two requests of one user of the closed loop, unless the response takes longer.
+        #: Interval between the requests of one user of the closed loop in seconds, unless a response takes longer.
         self.interval = parameters.users / parameters.rate
         self.open: list[Sample] = []
         self.closed: list[Sample] = []
@@ -112,7 +112,7 @@ class Omission(Experiment[Parameters]):
         return self.p.window_s + 5
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the percentiles that each loop reports, without the server's usual response time."""
+        """Predict the percentiles that each loop reports, excluding the server's usual response time."""
         stall, window = self.p.stall_s, self.p.window_s
         found = {}
         for percent in PERCENTILES:
@@ -126,7 +126,7 @@ class Omission(Experiment[Parameters]):
         return {**found, "requests that the closed loop did not send": Quantity(missing, "requests")}
 
     async def measure(self, run: Run) -> None:
-        """Run both loops for the same time, and stop the server in the middle."""
+        """Run both loops at the same time, and stall the server in the middle."""
         to = await subject.find(run, self.p.host)
         if not to.host:
             run.skip(f"{self.p.host} is no host of the lab, so nothing here can stop it")
@@ -157,7 +157,7 @@ class Omission(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare the percentiles of all loops with the prediction, and the stall with the server's own clock."""
+        """Compare the percentiles of all loops with the prediction, and the stall with the server's own record."""
         found, usual = run.findings, _usual(self.closed)
         found.gate("requests that failed", "0", str(self.failed), self.failed == 0)
         allowed = MAX_LAG * self.p.stall_s
@@ -179,14 +179,14 @@ class Omission(Experiment[Parameters]):
                     found.row("open loop: p99 / stall", value / self.p.stall_s)
         due = self.p.rate * self.p.window_s
         row = found.row("requests that the closed loop did not send", due - len(self.closed))
-        # A busy machine delays the users, too: they may miss the requests of one second.
+        # A busy machine delays the users as well, so allow for one second of missing requests.
         found.check_near(row, self.p.rate + 0.15 * (row.predicted or 0.0), absolute=True)
         self._witness(run)
         found.chart(self._latencies())
         found.chart(self._percentiles(loops))
 
     def _witness(self, run: Run) -> None:
-        """Check that the server's own recorder, which samples ten times a second, stopped for as long."""
+        """Check that the server's own recorder, which samples ten times a second, stopped during the stall."""
         if (series := run.recorders.series.get(self.host)) is None or len(series.times) < 2:
             run.findings.leave_out("the server's own samples: it has no recorder")
             return
@@ -238,7 +238,7 @@ class Omission(Experiment[Parameters]):
 
 
 class _User:
-    """A user of the closed loop: one connection in a thread of its own."""
+    """A user of the closed loop, with one connection and a thread of its own."""
 
     def __init__(self, to: Address, interval: float, timeout: float) -> None:
         self._to, self._interval, self._timeout = to, interval, timeout
@@ -247,7 +247,7 @@ class _User:
         self.failed = 0
 
     def start(self, seconds: float) -> None:
-        """Send a request every `interval` seconds for *seconds*, but none before the last one is answered."""
+        """Send a request every `interval` seconds for *seconds*; if the last response is late, wait for it first."""
         self._thread = threading.Thread(target=self._run, args=(seconds,), daemon=True)
         self._thread.start()
 
@@ -271,7 +271,7 @@ class _User:
 
 
 def corrected(samples: Sequence[Sample], interval: float) -> list[Sample]:
-    """Return *samples* with those that a closed loop omitted, as HdrHistogram corrects for coordinated omission.
+    """Return *samples* plus those that a closed loop omitted: HdrHistogram's correction for coordinated omission.
 
     Args:
         samples: requests of a closed loop.
@@ -285,6 +285,6 @@ def corrected(samples: Sequence[Sample], interval: float) -> list[Sample]:
 
 
 def _usual(samples: Sequence[Sample]) -> float:
-    """Return the median latency in seconds, which a stall of at most a fifth of the time does not change."""
+    """Return the median latency in seconds; a stall of at most a fifth of the measured time does not affect it."""
     ordered = sorted(latency for _, latency in samples)
     return ordered[len(ordered) // 2] if ordered else float("nan")

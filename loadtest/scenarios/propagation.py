@@ -1,4 +1,4 @@
-"""Scenario `propagation`: how a change travels from primary to secondary to caches, and how a race empties a record."""
+"""Scenario `propagation`: how a change reaches the secondary and caches, and how a race of writers empties a record."""
 
 import asyncio
 import math
@@ -34,19 +34,20 @@ ZONE = "example.com."
 PRIMARY, SECONDARY = "ns1", "ns2"
 #: Addresses of the primary and of the resolver (a test compares them with the compose file).
 PRIMARY_ADDRESS, RESOLVER = (lab_address("20.53"), 53), (lab_address("2.53"), 53)
-#: Lifetime of a negative answer in the zone, in seconds: the last field of its SOA record, which is less than its TTL.
+#: Lifetime of the zone's negative answers in seconds: the last field of the SOA record, since it is below that record's
+#: TTL.
 NEGATIVE_TTL = 10.0
-#: Key with which the zone may be changed, and the time-out of nsupdate in seconds.
+#: File with the TSIG key that authorizes changes of the zone, and time-out of nsupdate in seconds.
 KEY, NSUPDATE_TIMEOUT = Path("/srv/tsig/lab.key"), 10.0
-#: Names whose records spread over a TTL; each has a record of its own in the resolver's cache.
+#: Number of names whose cached records differ in age, and number of clients, each with a cached record of its own.
 CACHES, CLIENTS = 5, 24
-#: Polling interval of a changed record, and interval at which a client queries its name, in seconds.
+#: How often a changed record is polled, and how often each client queries its name, both as intervals in seconds.
 POLL, ASKS = 0.05, 0.2
-#: Seconds for which a slow writer stalls between its check and its write.
+#: Time that the slow writer waits between its check and its write, in seconds.
 STALL = 0.5
-#: Seconds after the predicted arrival of a change after which it counts as lost.
+#: Delay beyond the predicted arrival of a change, in seconds, after which the change counts as lost.
 LATE = 5.0
-#: Largest error of a time: as a share of it, and in seconds.
+#: Largest error of a time: relative, and in seconds; the larger one applies.
 EXACT, SECONDS = 0.05, 0.2
 
 
@@ -64,7 +65,7 @@ class Parameters:
 
 
 class Propagation(Experiment[Parameters]):
-    """Changes of a zone timed at its servers and caches, then two writers that race for one record."""
+    """Times changes of a zone at its servers and in caches, then lets two writers race for one record."""
 
     name = "propagation"
     claim = (
@@ -106,16 +107,17 @@ class Propagation(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Seconds between the change at the primary and at the secondary, by number of NOTIFY messages lost.
+        #: Seconds from a change at the primary to the change at the secondary, by number of lost NOTIFY messages.
         self.lags: dict[int, list[float]] = defaultdict(list)
-        #: Pairs of (seconds between caching and change, seconds until the resolver gave the new address).
+        #: Pairs of (seconds from caching to change, seconds from change to the first answer with the new address).
         self.caches: list[tuple[float, float]] = []
         #: Pairs of (seconds since the record was deleted, whether the client received an address), by client.
         self.asked: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-        #: When the record was deleted, in seconds since the run began, and after how many seconds it was restored.
+        #: Deletion of the record in seconds since the run began, and seconds from its deletion to its restoration.
         self.deleted, self.gone = math.inf, math.nan
-        #: Stale plans refused and clients without an address in the race with prerequisites; None if there was none.
+        #: Number of stale plans refused in the race with prerequisites; None if that race did not take place.
         self.refused: int | None = None
+        #: Number of clients without an address in the race with prerequisites.
         self.failures = 0
 
     def duration(self) -> float:
@@ -166,7 +168,7 @@ class Propagation(Experiment[Parameters]):
         await self._put(run, "*.plan", "A", "192.0.2.1")
         watching = [asyncio.create_task(self._watch(run, number)) for number in range(CLIENTS)]
         try:
-            await asyncio.sleep(self.p.ttl_s + 0.5)  # until the records of all clients are cached and differ in age
+            await asyncio.sleep(self.p.ttl_s + 0.5)  # wait until all clients have cached records of different ages
             run.phase("two writers race without prerequisites")
             await self._race(run, old=1, checked=False)
             self.deleted = run.now()
@@ -178,16 +180,16 @@ class Propagation(Experiment[Parameters]):
             run.phase("two writers race with prerequisites")
             since = run.now()
             self.refused = await self._race(run, old=3, checked=not self.negative)
-            await asyncio.sleep(self.p.ttl_s + 0.5)  # until every client has asked again after the race
+            await asyncio.sleep(self.p.ttl_s + 0.5)  # wait until every client has queried again after the race
         finally:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
-            await _nsupdate(*_plan(5, int(self.p.ttl_s)))  # the records have to exist when they are removed at the end
+            await _nsupdate(*_plan(5, int(self.p.ttl_s)))  # the records must exist, because they are removed at the end
         self.failures = sum(not ok for each in self.asked.values() for at, ok in each if at + self.deleted > since)
 
     async def _put(self, run: Run, owner: str, rdtype: str, rdata: str) -> None:
-        """Replace a record at the primary; remove it at the end of the run."""
+        """Replace a record at the primary, and have it removed at the end of the run."""
         path = f"/admin/zones/{ZONE}/records"
         query = f"?name={owner.replace('*', '%2A')}&type={rdtype}"
         undo = Undo(f"{owner} {rdtype} of {PRIMARY}", PRIMARY, "DELETE", f"{path}{query}")
@@ -196,13 +198,13 @@ class Propagation(Experiment[Parameters]):
         await run.lab.inject(f"{owner} {rdtype} → {rdata}", PRIMARY, "PUT", path, body, undo=new)
 
     async def _change(self, run: Run, lost: int, address: str) -> float:
-        """Change a record while the first *lost* NOTIFY are dropped; return the lag of the secondary in seconds."""
+        """Change a record, drop the first *lost* NOTIFY messages, and return the lag of the secondary in seconds."""
         rtt = self.p.rtt_ms / 1000
         if lost:
             await run.lab.link("near", "far", one_way=True, loss=1.0, rtt_ms=self.p.rtt_ms)
         await self._put(run, "*.lag", "A", address)
         if lost:
-            # The link works again between the last NOTIFY that is lost and the next one.
+            # Restore the link after the last NOTIFY that has to be lost and before the next one.
             await asyncio.sleep(DELAY + sum(RETRIES[: lost - 1]) + RETRIES[lost - 1] / 2)
             await run.lab.link("near", "far", one_way=True, loss=0.0, rtt_ms=self.p.rtt_ms)
         end = run.now() + theory.retried_lag(rtt, lost, DELAY, RETRIES) + LATE
@@ -214,14 +216,14 @@ class Propagation(Experiment[Parameters]):
         return math.inf
 
     async def _age(self, run: Run) -> None:
-        """Cache records of different ages, change them, and measure when the resolver gives the new address."""
+        """Cache records of different ages, change them, and measure when the resolver returns the new address."""
         await self._put(run, "*.lag", "A", "192.0.2.2")
         ages = [self.p.ttl_s * i / CACHES for i in range(CACHES)]
         cached = {}
         for number in reversed(range(CACHES)):
             await _address(f"c{number}.lag.{ZONE}")
             cached[number] = time.monotonic()
-            await asyncio.sleep(ages[1] if number else 0)  # the difference between two ages
+            await asyncio.sleep(ages[1] if number else 0)  # wait, so that the next record is younger by one step
         await self._put(run, "*.lag", "A", "192.0.2.3")
         changed = time.monotonic()
 
@@ -236,9 +238,9 @@ class Propagation(Experiment[Parameters]):
         await asyncio.gather(*(follow(number) for number in range(CACHES)))
 
     async def _watch(self, run: Run, number: int) -> None:
-        """Query one name again and again; clients begin at different times, so that their records differ in age."""
+        """Query one name repeatedly; clients start at different times, so that their cached records differ in age."""
         found: list[tuple[float, bool]] = []
-        await asyncio.sleep(self.p.ttl_s * number / CLIENTS)  # the begin of this client
+        await asyncio.sleep(self.p.ttl_s * number / CLIENTS)  # stagger the starts of the clients
         try:
             while True:
                 found.append((run.now(), bool(await _address(f"n{number}.plan.{ZONE}"))))
@@ -247,15 +249,15 @@ class Propagation(Experiment[Parameters]):
             self.asked[number] = [(at - self.deleted, ok) for at, ok in found]
 
     async def _race(self, run: Run, old: int, *, checked: bool) -> int:
-        """Let two writers replace plan *old*, the slow one with an older plan; return the number of plans refused.
+        """Let two writers replace plan *old*, the slow one with an older plan; return the number of refused updates.
 
-        Both writers check that the current plan is older than theirs.  The slow one stalls between check and write.
-        Then the fast one cleans up: it deletes the addresses of older plans.
+        Both writers check that the current plan is older than theirs.  The slow writer waits between check and write.
+        Then the fast writer cleans up: it deletes the addresses of older plans.
         """
 
         async def write(plan: int, stall: float) -> bool:
             seen = await _current()
-            await asyncio.sleep(stall)  # given by the caller
+            await asyncio.sleep(stall)  # the delay between this writer's check and its write
             if seen >= plan:
                 return False
             return await _nsupdate(
@@ -273,7 +275,7 @@ class Propagation(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare lags, caches and the duration of the outage with theory."""
+        """Compare the secondary's lags, the caches, and the duration of the outage with theory."""
         found = run.findings
         run.raw["lags, s"], run.raw["caches, s"] = dict(self.lags), self.caches
         run.raw["asked"] = dict(self.asked)
@@ -305,7 +307,7 @@ class Propagation(Experiment[Parameters]):
         found.chart(self._recovery())
 
     def _check(self, run: Run, name: str, measured: Estimate | float) -> None:
-        """Check a time within max(`EXACT`, `SECONDS`)."""
+        """Check a time; the tolerance is the larger of `EXACT` (relative) and `SECONDS`."""
         row = run.findings.row(name, measured)
         run.findings.check_near(row, max(SECONDS, EXACT * (row.predicted or 0.0)), absolute=True)
 
@@ -379,7 +381,7 @@ def _outage(asked: list[tuple[float, bool]]) -> tuple[float, float] | None:
 
 
 def _known(asked: list[tuple[float, bool]], at: float) -> bool | None:
-    """Return the outcome of a client's last query before *at*; None if there is none."""
+    """Return the outcome of a client's last query before *at*; None if the client had sent none."""
     return next((ok for when, ok in reversed(asked) if when <= at), None)
 
 
@@ -390,7 +392,7 @@ async def _state(run: Run, server: str) -> dict[str, float]:
 
 
 async def _address(name: str) -> str:
-    """Return the address of *name* from the resolver, without a cache of our own; "" if there is none."""
+    """Return the address of *name* from the resolver, bypassing any local cache; "" if the name has no address."""
     try:
         return (await AsyncStub([RESOLVER], timeout=1.0).resolve(name)).rdata[0]
     except StubError:
@@ -398,7 +400,7 @@ async def _address(name: str) -> str:
 
 
 async def _current() -> int:
-    """Return the number of the current plan, as published at the primary."""
+    """Return the number of the plan that the primary currently publishes."""
     answer = await AsyncStub([PRIMARY_ADDRESS]).resolve(f"state.plan.{ZONE}", "TXT")
     return int(answer.rdata[0].strip('"'))
 
@@ -414,7 +416,7 @@ def _plan(number: int, ttl: int) -> tuple[str, ...]:
 
 
 async def _nsupdate(*commands: str) -> bool:
-    """Send one UPDATE with BIND's nsupdate; return whether it was accepted, False if a prerequisite was not met.
+    """Send one UPDATE with BIND's nsupdate; return True if it was accepted, False if a prerequisite was not met.
 
     Raises:
         OSError: nsupdate failed for another reason.

@@ -27,23 +27,23 @@ else:  # aioquic is an optional dependency: without it the scenario is skipped
     quic_client = util.find_spec("aioquic") and import_module("scenarios.instruments.quic_client")
 
 PORT = 443
-#: Arms of the first part with their round trips.
+#: Predicted round trips to the first byte on a new connection, by kind of connection.
 ARMS = {
     "TCP and TLS 1.3": handshake.round_trips("TLSv1.3"),
     "QUIC": quic.round_trips(),
     "QUIC, early data": quic.round_trips(early=True),
 }
-#: Ways to fetch a page, with labels.
+#: Ways to fetch a page, each with its label.
 WAYS = {"quic": "HTTP/3, one connection", "http2": "HTTP/2, one connection", "http1": "HTTP/1.1, six connections"}
-#: Responses of a page.  Six is the number of connections that browsers open to one host.
+#: Number of responses in a page.  Six is also the number of connections that browsers open to one host.
 RESPONSES = 6
-#: Size of one response in bytes: with headers it fills one packet of QUIC, and one segment of TCP.
+#: Size of one response in bytes.  With headers, it fits into one QUIC packet and into one TCP segment.
 SIZE = 1000
-#: Delay, in round trips, above which a response is counted as delayed: it waits for a retransmission, one round trip.
+#: Delay in round trips above which a response counts as delayed; a retransmission delays it by at least one round trip.
 DELAYED = 0.6
 #: Largest error of a share of delayed responses.
 SHARE = 0.05
-#: Largest share of responses that take long on a link without loss: more say that the machine is too busy.
+#: Largest share of delayed responses on a link without loss; if there are more, the machine is too busy.
 BUSY = 0.02
 
 
@@ -69,7 +69,7 @@ class Parameters:
 
 
 class Quic(Experiment[Parameters]):
-    """New connections by round-trip time, then pages on a lossy link, then a client that moves."""
+    """Measures new connections by round-trip time, pages on a lossy link, and a client that changes its address."""
 
     name = "quic"
     claim = (
@@ -116,16 +116,16 @@ class Quic(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Milliseconds to the first byte, by arm and round-trip time.
+        #: Milliseconds to the first byte, by kind of connection and round-trip time.
         self.ttfb: dict[tuple[str, float], list[float]] = defaultdict(list)
         self.early: list[bool] = []
-        #: Milliseconds of each response, one list per page, by way and loss.
+        #: Milliseconds that each response took, one list per page, by way of fetching and loss rate.
         self.pages: dict[tuple[str, float], list[list[float]]] = defaultdict(list)
-        #: Milliseconds of the request after each change of address, and whether the server saw a new address.
+        #: For each change of address: milliseconds of the next request, and whether the server saw a new address.
         self.moved: list[tuple[float, bool]] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds of all parts."""
+        """Return the expected duration of the measurement in seconds."""
         opening = sum(self.p.rtt_ms) / 1000 * self.p.repeats * (sum(ARMS.values()) + 3)
         return 4 + opening + self.p.pages * 3.4 * self.p.page_rtt_ms / 1000 * 1.3 + 0.4 * self.p.moves
 
@@ -141,7 +141,7 @@ class Quic(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Open connections by round-trip time, fetch pages with and without loss, then move."""
+        """Open connections at each round-trip time, fetch pages with and without loss, then change the address."""
         if util.find_spec("aioquic") is None:
             run.skip("the library aioquic is not installed: pip install 'firstbyte[quic]'")
         found = await run.blocking(Stub().resolve, self.p.host)
@@ -178,23 +178,23 @@ class Quic(Experiment[Parameters]):
 
     @staticmethod
     async def _open(to: Address, tickets: list[Any], *, early: bool = False) -> tuple[float, bool]:
-        """Open a connection and send a request; return the ms to the first byte, and whether it was early data."""
+        """Open a connection and send a request; return the ms to first byte, and whether 0-RTT was accepted."""
         async with quic_client.connect(to, TRUST_ANCHOR, tickets, early=early) as client:
             response = await client.get(to.host, "/whoami")
             taken = 1000 * (response.first - client.began)
-            while not tickets:  # the ticket follows the handshake
+            while not tickets:  # the server sends the ticket after the handshake
                 await client.ping()
             return taken, bool(json.loads(bytes(response.body))["early_data"])
 
     async def _fetch_pages(self, to: Address, tcp: Address, loss: float, pages: int) -> None:
-        """Fetch pages in each way in turn, since the client's ways would delay each other on one core."""
+        """Fetch pages in one way after the other: at the same time, they would delay each other on one core."""
         self.pages["quic", loss] += await self._fetch_over_quic(to, pages)
         for way in ("http2", "http1"):
             self.pages[way, loss] += await asyncio.to_thread(_fetch_pages, way, tcp, pages, self._limit)
 
     @property
     def _limit(self) -> float:
-        """Milliseconds above which a response is delayed."""
+        """Duration in milliseconds above which a response counts as delayed."""
         return (1 + DELAYED) * self.p.page_rtt_ms
 
     async def _fetch_over_quic(self, to: Address, pages: int) -> list[list[float]]:
@@ -206,11 +206,11 @@ class Quic(Experiment[Parameters]):
                     responses = await quic_client.gather(client.ask(to.host, [f"/bytes/{SIZE}"] * RESPONSES))
                     found.append([each.first_byte_ms for each in responses])
                     if max(found[-1]) > self._limit:
-                        break  # the loss has reduced the congestion window: continue on a new connection
+                        break  # the loss has reduced the congestion window, so continue on a new connection
         return found
 
     async def _move(self, to: Address) -> None:
-        """Change the client's address between two requests on one connection."""
+        """Change the client's address between requests on one connection, `moves` times."""
         async with quic_client.connect(to, TRUST_ANCHOR) as client:
             before = json.loads(bytes((await client.get(to.host, "/whoami")).body))["peer"]
             for _ in range(self.p.moves):
@@ -219,12 +219,12 @@ class Quic(Experiment[Parameters]):
                 after = json.loads(bytes(response.body))["peer"]
                 self.moved.append((response.first_byte_ms, after != before))
                 before = after
-                await client.ping()  # the path has been validated before the next change
+                await client.ping()  # wait until the path is validated before the next change
 
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Fit slopes, compare shares of delayed responses, and check the changes of address."""
+        """Check the round trips, the shares of delayed responses, and the changes of address."""
         found = run.findings
         run.raw["pages, ms"] = {f"{way}, {loss:.1%} lost": each for (way, loss), each in self.pages.items()}
         run.raw["ttfb_ms"] = {f"{arm} at {rtt:g} ms": values for (arm, rtt), values in self.ttfb.items()}
@@ -241,7 +241,7 @@ class Quic(Experiment[Parameters]):
             name = f"responses that take long without loss, {label}"
             found.gate(name, f"<= {BUSY:.0%}", f"{slow:.1%}", slow <= BUSY)
             row = found.row(_share(way), self._delayed(way, self.p.loss).scaled(100))
-            if way != "http2":  # the edge may need two segments for a response, so theory is only a lower bound
+            if way != "http2":  # for a response in two segments, theory is only a lower bound
                 found.check_near(row, 100 * SHARE, absolute=True)
             late = [max(page) > self._limit for page in self.pages[way, self.p.loss]]
             found.fact(f"pages delayed, {label}, %", round(100 * sum(late) / max(1, len(late)), 1))
@@ -315,7 +315,7 @@ def _over_tcp(to: Address, tls: ssl.SSLContext) -> float:
 
 
 def _fetch_pages(way: str, to: Address, pages: int, limit: float) -> list[list[float]]:
-    """Fetch pages over TCP; after each delayed page, on new connections with fresh congestion windows."""
+    """Fetch pages over TCP; after each delayed page, open new connections, whose congestion windows are not reduced."""
     found: list[list[float]] = []
     tls = client_context(TRUST_ANCHOR, "1.3")
     if way == "http2":
@@ -325,7 +325,7 @@ def _fetch_pages(way: str, to: Address, pages: int, limit: float) -> list[list[f
         while len(found) < pages:
             if way == "http2":
                 with Http2Connection(to, tls) as connection:
-                    # Before the first page: the server's settings and tickets arrive, and the edge opens as many
+                    # Before the first page, wait for the server's settings and tickets, and let the edge open as many
                     # connections to origins as a page needs.
                     connection.ask([path] * RESPONSES)
                     while len(found) < pages:

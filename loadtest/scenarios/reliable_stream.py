@@ -1,4 +1,4 @@
-"""Scenario `reliable-stream`: the network's faults as UDP and TCP applications see them, and the time TCP needs."""
+"""Scenario `reliable-stream`: network faults as UDP and TCP applications see them, and how long TCP needs to repair."""
 
 import math
 import re
@@ -35,16 +35,17 @@ from theory import recovery
 from theory.slow_start import MSS
 
 PORT = 80
-#: Kinds of fault: the link's setting, and what happens to a packet.
+#: Kinds of faults: the name of the link's setting, and what happens to a packet.
 FAULTS = {"loss": "dropped", "duplicate": "duplicated", "reorder": "reordered", "corrupt_bitflip": "corrupted"}
-#: Milliseconds for which a reordered packet is held back, and seconds between two datagrams.  More than ten datagrams
-#: overtake each one that is held back.
+#: Milliseconds for which a reordered packet is delayed, and seconds between two datagrams.  More than ten datagrams
+#: overtake each delayed one.
 HELD_MS, SPACING = 45.0, 0.004
-#: Seconds and messages between two lost messages of a stream, at least: longer than a loss delays later messages.
+#: Minimum distance between two lost messages of a stream, in seconds and in messages; a loss delays later messages for
+#: less than this time.
 RECOVERED, BETWEEN = 0.3, 5
 #: Maximum number of messages in one stream of the server under test.
 MOST = 1000
-#: Minimum number of faults of each kind for a meaningful account.
+#: Minimum number of faults of each kind for a meaningful result.
 ENOUGH = 5
 #: Largest relative and absolute error (ms) of the delay of a lost message; the larger one applies.  Timers of a kernel
 #: with 250 ticks per second expire up to 8 ms late (above 252 ms, up to 32 ms), and a busy machine delays messages.
@@ -77,19 +78,22 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What happened to one exchange while the link had one kind of fault."""
+    """The faults of one exchange during which the link had one kind of fault."""
 
-    #: Faults that `wan` injected, and faults that the application saw.
+    #: Number of faults that `wan` injected.
     injected: int
+    #: Number of faults that the application saw.
     seen: int
-    #: Increase of the client's kernel counters, and the seconds since the start of the run between which it happened.
+    #: Increase of the client's kernel counters during the exchange.
     kernel: Mapping[str, int]
+    #: Start of the exchange, in seconds since the start of the run.
     begin: float = 0.0
+    #: End of the exchange, in seconds since the start of the run.
     end: float = 0.0
 
 
 class ReliableStream(Experiment[Parameters]):
-    """Datagrams and a TCP stream over a link with each kind of fault, and streams that lose single messages."""
+    """Sends datagrams and a TCP stream over a link with each kind of fault, and streams that lose single messages."""
 
     name = "reliable-stream"
     claim = "UDP delivers every fault of the network; TCP delivers none, but a lost segment arrives late."
@@ -135,16 +139,16 @@ class ReliableStream(Experiment[Parameters]):
         self.rtt = parameters.rtt_ms / 1000
         self.udp: dict[str, Account] = {}
         self.tcp: dict[str, Account] = {}
-        #: Ages of all messages in milliseconds, in order, of one stream for each interval.
+        #: Ages on arrival of all messages of one stream in milliseconds, in order, by interval between messages.
         self.ages: dict[int, list[float]] = {}
-        #: Additional delay of each lost message in milliseconds, by interval.
+        #: Additional delay of each lost message in milliseconds, by interval between messages.
         self.delays: dict[int, list[float]] = defaultdict(list)
-        #: Times in seconds since the start of the run between which the streams of each interval ran.
+        #: Start and end of the streams, in seconds since the start of the run, by interval between messages.
         self.spans: dict[int, tuple[float, float]] = {}
         self.server = ""
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: datagrams, transfers, and the streams one after the other."""
+        """Return the expected duration in seconds: the sum for datagrams, transfers, and all streams."""
         streams = sum((1 + self.p.losses) * between(each) * each / 1000 + 1 for each in self.p.intervals_ms)
         return 4 + len(FAULTS) * (self.p.packets * (SPACING + 0.002) + 2) + streams
 
@@ -199,7 +203,7 @@ class ReliableStream(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Account for every fault that `wan` injected, and compare the delays with the prediction."""
+        """Check that every fault injected by `wan` is accounted for, and compare the delays with the prediction."""
         found = run.findings
         run.raw["delays, ms"] = {str(each): values for each, values in self.delays.items()}
         for fault, what in FAULTS.items():
@@ -207,7 +211,7 @@ class ReliableStream(Experiment[Parameters]):
                 continue
             found.enough(f"packets {what} over UDP", udp.injected, ENOUGH)
             row = found.row(f"{what}: seen over UDP", udp.seen / (udp.injected or 1))
-            # A datagram that is held back is seen to be late only if a later one was not held back as well.
+            # A delayed datagram is seen out of order only if a later datagram was not delayed as well.
             room = 0 if fault != "reorder" else 1 + udp.injected // 20
             found.check(row.name, f"{udp.injected} ± {room}", str(udp.seen), abs(udp.seen - udp.injected) <= room)
         self._over_tcp(run)
@@ -239,7 +243,7 @@ class ReliableStream(Experiment[Parameters]):
             return
         if copied := self.tcp.get("duplicate"):
             got = copied.kernel.get("TcpExt.TCPDSACKOldSent", 0) + copied.kernel.get("TcpExt.TCPDSACKOfoSent", 0)
-            # A copy of an acknowledgement without data is not reported, and the server sends a few of those.
+            # The kernel does not report copies of segments without data, and the server sends a few such segments.
             low = copied.injected - 2
             expected = f"{low} to {copied.injected}"
             found.check("copies that the client's kernel reported", expected, str(got), low <= got <= copied.injected)
@@ -254,7 +258,7 @@ class ReliableStream(Experiment[Parameters]):
                 found.check(name, f">= {hit.injected}", str(again), again >= hit.injected)
 
     def _repaired(self, run: Run) -> None:
-        """Check in the server's counters how losses were repaired: by later acknowledgements, or by a timer."""
+        """Check by the server's counters how losses were repaired: by acknowledgements of later data, or by a timer."""
         if (server := run.recorders.series.get(self.server)) is None:
             run.findings.leave_out(f"the server's counters: {self.p.host} has no recorder")
             return
@@ -321,7 +325,7 @@ class _Client:
         self._connection: Connection | None = None
 
     def prepare(self) -> None:
-        """Open the connection of the next stream, before the link has faults."""
+        """Open the connection for the next stream, while the link has no faults."""
         self.close()
         self._connection = Connection(Address(self._to.name, self._to.address, PORT), None, timeout=30)
 
@@ -344,7 +348,7 @@ class _Client:
         return wrong_segments(got.partition(b"\r\n\r\n")[2], body(size))
 
     def lose(self, interval: int, losses: int) -> tuple[list[float], list[float]]:
-        """Receive a stream of messages and drop every few messages one.
+        """Receive a stream of messages while single messages are dropped at regular distances.
 
         Args:
             interval: milliseconds between messages.
@@ -356,13 +360,13 @@ class _Client:
         self.prepare()
         connection, distance = self._connection, between(interval)
         count = distance * (losses + 1) + 1
-        assert connection is not None  # noqa: S101 - prepare() has just opened it
+        assert connection is not None  # noqa: S101 - prepare() opened the connection
         port = connection.sock.getsockname()[1]
         ages: list[float] = []
         dropping = {"source": self._to.address, "port": port, "flags": "ack"}
         for _, data in connection.arrivals(f"/events?count={count}&interval={interval}"):
             now = time.time()
-            # Otherwise the client delays acknowledgements by up to 40 ms, and the server's timer takes as much longer.
+            # Otherwise the client delays acknowledgements by up to 40 ms, which prolongs the server's timer.
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             for number, sent in _EVENT.findall(data):
                 ages.append(1000 * (now - float(sent)))
@@ -374,19 +378,19 @@ class _Client:
 
 
 def between(interval: int) -> int:
-    """Return the number of messages from one lost message to the next, if one is sent every *interval* milliseconds."""
+    """Return the distance in messages between lost messages if a message is sent every *interval* milliseconds."""
     return max(BETWEEN, math.ceil(1000 * RECOVERED / interval))
 
 
 def extra(ages: Sequence[float], distance: int) -> list[float]:
-    """Return the additional delay of the lost message after each *distance* messages: its age above the smallest."""
+    """Return each lost message's additional delay, its age minus the smallest; each *distance*-th message is lost."""
     usual = min(ages, default=0.0)
     windows = [ages[at : at + distance] for at in range(distance, len(ages) - distance, distance)]
     return [max(window) - usual for window in windows]
 
 
 def wrong_segments(received: bytes, expected: bytes) -> int:
-    """Return the number of segments of *expected* with missing or wrong bytes in *received*, and of those too many."""
+    """Return the number of segments in which *received* differs from *expected*, including missing and extra ones."""
     length = max(len(received), len(expected))
     return sum(received[at : at + MSS] != expected[at : at + MSS] for at in range(0, length, MSS))
 

@@ -1,4 +1,4 @@
-"""Scenario `snapshots`: how old is the game state that a player sees, over UDP and over TCP, on a lossy link?"""
+"""Scenario `snapshots`: the age of the game state that a player sees over UDP and over TCP on a lossy link."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,18 +17,20 @@ PORT = 7777
 PROTOCOLS = {"udp": ("UDP", 0), "tcp": ("TCP", 1), "newest": ("TCP, newest only", 2)}
 #: Largest relative error of a mean age, and of the 99th percentile over UDP.
 AGE, TAIL = 0.1, 0.15
-#: Largest relative error of the additional age over TCP: some fifty losses in a quick run scatter by 15 %, and the
-#: formula is of the first order.
+#: Largest relative error of the additional age over TCP.  It is large because the fifty or so losses of a quick run
+#: vary by 15 %, and the formula is only a first-order approximation.
 ADDED = 0.5
-#: Largest p·D/Δ for which the formula for TCP is used: above it, stalls overlap.
+#: Largest p·D/Δ for which TCP's formula is used, where p is the loss rate, D the duration of a stall, and Δ the
+#: interval between snapshots.  Above this value, stalls overlap.
 FIRST_ORDER = 0.1
-#: Largest number of snapshots in flight for which the formula is used.  Half the initial window of ten segments holds
-#: them; with more, the window that a loss has halved delays snapshots further.
+#: Largest number of snapshots in flight for which TCP's formula is used: half of the initial window of ten segments.
+#: With more snapshots in flight, the window is too small after a loss has halved it, which adds delay.
 IN_FLIGHT = 5
-#: Largest lateness of a snapshot at the 95th percentile, as a share of the interval between two.  A late snapshot
-#: carries the time at which it was sent, so its age stays exact; only the interval varies.
+#: Largest 95th percentile of the lateness with which snapshots are sent, as a share of the interval between snapshots.
+#: A late snapshot contains the time at which it was sent, so its age is still exact; only the interval varies.
 LATE = 0.5
-#: Largest relative error of the account of lost packets: a few retransmissions are unnecessary.
+#: Largest relative difference between dropped packets and lost or retransmitted ones, because a few retransmissions are
+#: unnecessary.
 ACCOUNT = 0.1
 
 
@@ -54,7 +56,7 @@ Arm = tuple[float, float]
 
 
 class Snapshots(Experiment[Parameters]):
-    """Players of all protocols at the same time, for each rate of the game and each loss of the link."""
+    """Runs players of all protocols at the same time, for each snapshot rate and each loss rate of the link."""
 
     name = "snapshots"
     claim = (
@@ -96,12 +98,12 @@ class Snapshots(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.players: dict[Arm, list[Player]] = {}
-        #: Packets from the arena that the link dropped.
+        #: Number of packets from the arena that the link dropped.
         self.dropped = 0
 
     @property
     def arms(self) -> list[Arm]:
-        """All combinations of rate and loss."""
+        """All combinations of snapshot rate and loss rate."""
         return [(rate, loss) for rate in self.p.rates for loss in self.p.losses]
 
     def duration(self) -> float:
@@ -109,7 +111,7 @@ class Snapshots(Experiment[Parameters]):
         return 4 + len(self.arms) * (self.p.seconds + 1.5)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict mean ages, the 99th percentile over UDP, and what TCP adds."""
+        """Predict mean ages, the 99th percentile of the age over UDP, and the additional age over TCP."""
         delay = self.p.rtt_ms / 2000
         found = {}
         for rate, loss in self.arms:
@@ -128,7 +130,7 @@ class Snapshots(Experiment[Parameters]):
         return loss * stall * rate <= FIRST_ORDER and rate * self.p.rtt_ms / 1000 <= IN_FLIGHT
 
     def _judged(self) -> Arm | None:
-        """Return the arm with the most losses for which TCP's formula holds, None without one."""
+        """Return the arm with the most losses for which TCP's formula holds; None if there is no such arm."""
         return max(
             (arm for arm in self.arms if arm[1] and self._first_order(*arm)), key=lambda a: a[0] * a[1], default=None
         )
@@ -165,7 +167,7 @@ class Snapshots(Experiment[Parameters]):
         return [each for each in self.players.get(arm, ()) if each.protocol == protocol]
 
     def conclude(self, run: Run) -> None:
-        """Compare ages with the prediction, and lost packets with the link's own account."""
+        """Compare ages with the prediction, and lost packets with the number that the link dropped."""
         found = run.findings
         ages: dict[tuple[Arm, str], Estimate] = {}
         tails: dict[tuple[Arm, str], float] = {}
@@ -185,7 +187,7 @@ class Snapshots(Experiment[Parameters]):
                     found.fact(f"mean age, {_arm(label, *arm)}, ms", round(ages[arm, protocol].value, 1))
                 if protocol == "udp":
                     row = found.row(_tail(*arm), tails[arm, protocol])
-                    if arm[1] == max(self.p.losses):  # with less loss, the pauses of a busy machine make up the tail
+                    if arm[1] == max(self.p.losses):  # with less loss, the tail is due to pauses of a busy machine
                         found.check_near(row, TAIL)
                 else:
                     found.fact(f"99th percentile of the age, {_arm(label, *arm)}, ms", round(tails[arm, protocol]))
@@ -199,7 +201,7 @@ class Snapshots(Experiment[Parameters]):
         found.chart(self._timeline())
 
     def _account(self, run: Run) -> None:
-        """Check that every packet that the link dropped is missing over UDP or was retransmitted over TCP."""
+        """Check that each packet dropped by the link is missing over UDP or was retransmitted over TCP."""
         series = run.recorders.series.get("arena")
         if series is None or not self.dropped:
             return
@@ -209,7 +211,7 @@ class Snapshots(Experiment[Parameters]):
         run.findings.check_near(run.findings.row(name, counted / self.dropped), ACCOUNT)
 
     def _in_time(self, run: Run) -> None:
-        """Add the gates that snapshots were sent and delivered on time, as a share of the interval between them."""
+        """Add validity gates for how late snapshots were sent and delivered, as shares of the interval between them."""
         sent_late, received_late = [0.0], [0.0]
         for (rate, _), players in self.players.items():
             for each in (player for player in players if player.protocol == "udp"):

@@ -1,4 +1,4 @@
-"""Scenario `time-wait-why`: the last acknowledgement is lost, and old segments return."""
+"""Scenario `time-wait-why`: why TIME-WAIT exists, shown by lost last acknowledgements and replayed old segments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from scenarios.instruments import subject
 from scenarios.instruments.closing import Client, Ending, Segment, intervals
 from theory import recovery
 
-#: Seconds until a segment is replayed: after a close, and into a new connection.
+#: Delay before a segment is replayed, in seconds: after a close, and into a new connection.
 AFTER_CLOSE, INTO_NEW = 0.6, 1.0
-#: Seconds for which the scenario waits for the server, in addition to the retransmission time-out.
+#: Time for which the scenario waits for the server, in addition to the retransmission time-out, in seconds.
 PATIENCE = 0.25
-#: Largest relative error of the time after which the server sends its FIN again; its timer's steps are up to 32 ms.
+#: Largest relative error of the time after which the server retransmits its FIN; its timer has steps of up to 32 ms.
 EXACT = 0.15
 
 
@@ -27,7 +27,7 @@ class Parameters:
 
 
 class TimeWaitWhy(Experiment[Parameters]):
-    """Connections whose last acknowledgement or reset is lost, and requests that arrive again later."""
+    """Ends connections whose last acknowledgement or reset is lost, and replays requests later."""
 
     name = "time-wait-why"
     claim = (
@@ -72,7 +72,7 @@ class TimeWaitWhy(Experiment[Parameters]):
         self.aborted: list[Ending] = []
         self.after_close: list[Ending] = []
         self.into_new: list[Ending] = []
-        #: Seconds since the start of the run between which segments were replayed into new connections.
+        #: Start and end of the replays into new connections, in seconds since the start of the run.
         self.span = (0.0, 0.0)
         self.host = ""
 
@@ -82,7 +82,7 @@ class TimeWaitWhy(Experiment[Parameters]):
         return 3 + self.p.repeats * (2 * wait + AFTER_CLOSE + INTO_NEW + 20 * self.rtt)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict what each side sends, as shares of the connections."""
+        """Predict the shares of connections in which each side sends certain segments."""
         return {
             "repeated FINs that the client acknowledges": Quantity(1.0, "of closes"),
             "time until the FIN is sent again": Quantity(1000 * recovery.timeout_s(self.rtt), "ms"),
@@ -134,7 +134,7 @@ class TimeWaitWhy(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Count in the router's capture, and in the server's kernel, what each side sent."""
+        """Check the segments that each side sent, by the router's capture and the counters of the server's kernel."""
         found = run.findings
         run.raw["segments"] = {
             name: [[(s.at, s.from_client, sorted(s.flags), s.length) for s in each.segments] for each in endings]
@@ -183,13 +183,13 @@ def _of(seen: Mapping[int, Sequence[Segment]], port: int) -> tuple[Segment, ...]
 
 
 def _all_of(run: Run, name: str, facts: Sequence[bool]) -> None:
-    """Add a row with the share of true *facts*, and a check that all of them are true."""
+    """Add a row with the share of *facts* that are true, and a check that all of them are true."""
     row = run.findings.row(name, Estimate.share(sum(facts), len(facts)))
     run.findings.check(row.name, f"{len(facts)} of {len(facts)}", str(sum(facts)), bool(facts) and all(facts))
 
 
 def _lanes(segments: Sequence[Segment]) -> list[Lane]:
-    """Return one lane for each side: the segments that it sent from the first FIN or RST on."""
+    """Return a lane of the chart for each side, with the segments that this side sent from the first FIN or RST on."""
     ends = [each.at for each in segments if each.flags & {"FIN", "RST"}]
     begin = ends[0] if ends else 0.0
     late = [each for each in segments if each.at >= begin and ends]

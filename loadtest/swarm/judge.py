@@ -1,4 +1,4 @@
-"""Judges a load test by the thresholds of ``--fail-if`` when Locust quits: exit code, log lines and JUnit XML."""
+"""Evaluates the thresholds of ``--fail-if`` when Locust quits: sets the exit code, logs results, writes JUnit XML."""
 
 import datetime as dt
 import logging
@@ -14,12 +14,12 @@ from swarm.recorder import Recorder
 
 logger = logging.getLogger("firstbyte")
 
-#: Exit code if the file for JUnit XML cannot be written.
+#: Exit code if the JUnit XML file cannot be written.
 NOT_WRITTEN = 4
 
 
 class Judge:
-    """Listens to Locust's events and judges the test when Locust quits."""
+    """Listens to Locust's events and evaluates the load test's thresholds when Locust quits."""
 
     def __init__(self, environment: Any, recorder: Recorder) -> None:
         self._environment, self._recorder = environment, recorder
@@ -41,7 +41,7 @@ class Judge:
         self._ended = time.monotonic()
 
     def _quit(self, environment: Any, **_: Any) -> None:
-        """Judge all requests of the test; workers leave this to their master."""
+        """Evaluate the thresholds over all requests of the test; on a worker, do nothing: its master evaluates them."""
         if isinstance(environment.runner, WorkerRunner):
             return
         board = self._recorder.board
@@ -55,7 +55,7 @@ class Judge:
         for reason in board.starved:
             logger.warning("load generator lacks CPU, so times are too long: %s", reason)
         code = thresholds.verdict(cases)
-        # A threshold for errors replaces Locust's rule that any failed request makes the exit code 1.
+        # A threshold for errors replaces Locust's default, which is exit code 1 after any failed request.
         if code or any(each.metric == "errors" for each in self._thresholds):
             environment.process_exit_code = code
         if self._junit:

@@ -39,7 +39,7 @@ def add_options(parser: Any) -> None:
 
 
 def _thresholds(text: str) -> str:
-    """Check the option ``--fail-if``; it stays text, because Locust's master sends all options to its workers."""
+    """Check the option ``--fail-if`` and return its text, because Locust's master sends it to all workers."""
     try:
         thresholds.parse(text)
     except ValueError as error:

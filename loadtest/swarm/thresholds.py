@@ -17,9 +17,9 @@ from hostfiles.junit import Case
 _THRESHOLD = re.compile(r"([a-z0-9_. ]*?)\s*([<>])\s*(\d+(?:\.\d+)?)\s*([a-z%/]*)", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?)", re.ASCII)
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-#: Units and their sizes for each metric that is not a time.
+#: By metric that is not a time: its units, each with the factor that converts a value to the unit of `Threshold.limit`.
 _UNITS = {"errors": {"%": 0.01}, "requests": {"": 1.0}, "rate": {"/s": 1.0}}
-#: Kinds of requests by their name in a threshold; `dns` in a threshold is the phase.
+#: Kinds of requests by their name in a threshold.  DNS queries are named `queries`, because `dns` names a phase.
 KINDS: dict[str, str] = {**{kind: kind for kind in CONNECTIONS}, "queries": "dns"}
 
 
@@ -29,18 +29,18 @@ class Threshold:
 
     #: The threshold as the user wrote it.
     text: str
-    #: Kind of the requests; "" for all.
+    #: Kind of requests to which the threshold applies; "" for all kinds.
     kind: str
-    #: Phase of a request, or `latency`, which starts at the intended start of the request.
+    #: Phase of a request whose time is limited, or `latency`: the time from the intended start of the request.
     phase: str
     metric: str
-    #: Whether the test fails if the value is larger than `limit`; otherwise it fails if the value is smaller.
+    #: Whether the test fails if the value is above `limit`; if False, it fails if the value is below `limit`.
     above: bool
-    #: In seconds, as a share, or as a number.
+    #: Limit of the metric: seconds for times, a share for errors, otherwise a number or a rate per second.
     limit: float
 
     def judge(self, tally: Tally, seconds: float) -> Case:
-        """Return the result for a test of *seconds* with the requests in *tally*, as a test case."""
+        """Evaluate the threshold on the requests in *tally*, sent in *seconds*; return the result as a test case."""
         name = f"--fail-if {self.text}"
         kinds = [self.kind] if self.kind else sorted(tally.ok | {kind: 1 for kind, _ in tally.errors})
         good = sum(tally.ok[kind] for kind in kinds)
@@ -70,7 +70,7 @@ class Threshold:
         return Case(name, "failure", f"got {words}") if broken else Case(name, message=f"got {words}")
 
     def _least(self) -> int:
-        """Return the number of requests of which one lies above the percentile."""
+        """Return the smallest number of requests from which the metric can be computed, such as 100 for p99."""
         found = _PERCENTILE.fullmatch(self.metric)
         return math.ceil(round(100 / (100 - float(found[1])), 6)) if found else 1
 
@@ -84,7 +84,7 @@ def parse(text: str) -> tuple[Threshold, ...]:
     """Parse thresholds that are separated by commas.
 
     Raises:
-        ValueError: one of them is not a threshold; the message says what was expected.
+        ValueError: the text contains something that is not a threshold; the message says what was expected.
     """
     return tuple(_parse(" ".join(each.split())) for each in text.split(",") if each.strip())
 
@@ -113,6 +113,6 @@ def _parse(text: str) -> Threshold:
 
 
 def verdict(cases: Sequence[Case]) -> int:
-    """Return the exit code of a load test: 0 if it kept all thresholds, 1 if not, 4 if one could not be judged."""
+    """Return the exit code: 0 if no threshold was crossed, 1 if one was, 4 if one could not be evaluated."""
     outcomes = {case.outcome for case in cases}
     return 1 if "failure" in outcomes else 4 if "error" in outcomes else 0

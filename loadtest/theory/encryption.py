@@ -3,25 +3,25 @@
 The CPU times of handshake, cipher and copying are not modelled; the caller measures them and passes them in.
 """
 
-#: Full-size records that may be encrypted with one AES-GCM key, and the bytes of each (RFC 8446 section 5.5).
+#: Number of full-size records that may be encrypted with one AES-GCM key, and bytes per record (RFC 8446 section 5.5).
 #: ChaCha20-Poly1305 has no such limit.
 AES_GCM_RECORDS, RECORD = 2**24.5, 1 << 14
 
 
 def per_byte_s(cipher_s: float, copying_s: float, record_s: float = 0.0, record: int = RECORD) -> float:
-    """Return the CPU time of TLS per byte, in seconds: cipher, copying, and the byte's share of a record.
+    """Return the CPU time of TLS per byte, in seconds: cipher, copying, and an equal share of the cost of its record.
 
     Args:
         cipher_s: CPU time of the cipher per byte, in seconds.
         copying_s: CPU time of the same path without encryption per byte, in seconds.
-        record_s: CPU time that each record costs whatever its length, for nonce, header and tag, in seconds.
+        record_s: CPU time per record for nonce, header and tag, independent of the record's length, in seconds.
         record: bytes per record.
     """
     return cipher_s + copying_s + record_s / record
 
 
 def key_lasts_s(per_byte_s: float) -> float:
-    """Return the CPU seconds after which one core that only encrypts has used up an AES-GCM key: then it is updated."""
+    """Return the CPU seconds for which one core can encrypt with one AES-GCM key before a key update is needed."""
     return AES_GCM_RECORDS * RECORD * per_byte_s
 
 

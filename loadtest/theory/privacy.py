@@ -44,7 +44,7 @@ def padded(size: int, block: int) -> int:
 def record_bytes(message: int) -> int:
     """Return the size of the TLS 1.3 record that carries one DNS message of *message* bytes over TLS.
 
-    A length prefix of 2 bytes (RFC 1035 section 4.2.2), a header of 5, the content type, and a tag of 16 bytes (RFC
-    8446 section 5.2).
+    TLS adds a length prefix of 2 bytes (RFC 1035 section 4.2.2), a record header of 5 bytes, 1 byte for the content
+    type, and a tag of 16 bytes (RFC 8446 section 5.2).
     """
     return 2 + message + 5 + 1 + 16

@@ -73,21 +73,21 @@ def retried_lag(rtt: float, lost: int, delay: float, retries: Sequence[float]) -
 
     Args:
         rtt: round-trip time between primary and secondary, in seconds.
-        lost: number of NOTIFY messages lost; less than the number of *retries*.
+        lost: number of NOTIFY messages lost; must be less than the length of *retries*.
         delay: seconds between a change and the first NOTIFY.
-        retries: seconds between two NOTIFY messages (RFC 1996 section 3.6).
+        retries: seconds between successive NOTIFY messages (RFC 1996 section 3.6).
     """
     return delay + sum(retries[:lost]) + notified_lag(rtt, with_serial=True)
 
 
 def without_record_s(expires: float, gone: float, negative_ttl: float) -> float:
-    """Return for how many seconds a busy client is without a record that was deleted and then restored.
+    """Return how many seconds a busy client is without a record that was deleted and then restored.
 
-    From the moment its cached record expires, a client is given a negative answer, which is cached for *negative_ttl*
-    (RFC 2308 section 5) even if the record has been restored meanwhile.
+    When its cached record expires, the client receives a negative answer.  The answer is cached for *negative_ttl*
+    (RFC 2308 section 5), even if the record is restored in the meantime.
 
     Args:
-        expires: when the client's record expires, in seconds since the deletion.
+        expires: expiry of the client's cached record, in seconds since the deletion.
         gone: seconds between deletion and restoration.
         negative_ttl: lifetime of a negative answer, in seconds.
     """
@@ -95,6 +95,6 @@ def without_record_s(expires: float, gone: float, negative_ttl: float) -> float:
 
 
 def share_without_record(seconds: float, gone: float, ttl: float, negative_ttl: float, steps: int = 1000) -> float:
-    """Return the share of busy clients without the record *seconds* after the deletion; expiries are spread over T."""
+    """Return the share of busy clients without the record *seconds* after its deletion; expiries are spread over T."""
     expiries = [ttl * (i + 0.5) / steps for i in range(steps)]
     return sum(0 <= seconds - each < without_record_s(each, gone, negative_ttl) for each in expiries) / steps

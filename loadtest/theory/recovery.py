@@ -27,8 +27,8 @@ def lost_message_s(rtt: float, interval: float) -> float:
 
     The acknowledgement of a later message reveals the loss once that message was sent a quarter of a round trip after
     the lost one (RACK's reordering window), or once three later messages are acknowledged (RFC 8985 sections 6.2 and
-    7).  If no message follows in time, the retransmission timer or the tail loss probe expires, whichever is first;
-    with a single segment in flight, Linux delays the probe until the timer is due.
+    7).  If no message follows in time, the loss is repaired by the retransmission timer or the tail loss probe,
+    whichever is first; with a single segment in flight, Linux delays the probe until the timer is due.
     """
     return rtt + min(max(interval, min(rtt / 4, 3 * interval)), MIN_RTO)
 

@@ -9,7 +9,7 @@ import pytest
 from firstbyte.cli import main
 from traps.catalogue import TRAPS
 
-#: Accepts everything without a request, so it is right about controls only.
+#: A client that accepts every server without sending a request, so that only its reactions to controls are right.
 ACCEPTING = ("--", "true", "{url}")
 REFUSING = ("--", "false", "{url}")
 

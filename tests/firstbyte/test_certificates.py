@@ -14,7 +14,7 @@ NOW = time.time()
 
 
 class ListingLab:
-    """A CA that lists four certificates."""
+    """A lab whose CA lists four certificates."""
 
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
         assert (host, method) == ("ca", "GET")

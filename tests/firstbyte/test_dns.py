@@ -183,7 +183,7 @@ def test_a_zone_is_added_to_its_servers_and_kept(
         end = time.monotonic() + 20
         while not (rows := lab.call(name, "GET", "/admin/zones/sub.example./records?name=v")):
             assert time.monotonic() < end
-            time.sleep(0.05)  # polls until the secondary has asked its primary
+            time.sleep(0.05)  # poll until the secondary has queried its primary
         assert [row["rdata"] for row in rows] == [["192.0.2.2"]]
 
 

@@ -1,4 +1,4 @@
-"""Tests for the command line outside the lab: a run inside the lab that is killed, and results as JUnit XML."""
+"""Tests for ``firstbyte experiment`` outside the lab: a killed run inside the lab, and results as JUnit XML."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -58,10 +58,10 @@ def test_what_a_killed_run_left_is_undone_unless_its_lab_is_gone(
 
 
 class KeepingLab(DyingLab):
-    """A lab that runs one experiment, whose result can be fetched."""
+    """A lab that runs a single experiment and returns its result."""
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
-        """Record the arguments of the run, which passes."""
+        """Record the arguments of the run; report that the run passed."""
         super().run_lab(arguments, stdin=stdin)
         return 0
 

@@ -18,7 +18,7 @@ def segment(sender: str, sent: float, arrived: float | None, what: str = "", *fl
     return {"from": sender, "sent_ms": sent, "arrived_ms": arrived, "what": what, "tcp": tcp, "ip": {}}
 
 
-def drawn(rows: list[Any], states: list[Any] = [], caption: str = "") -> ET.Element:  # noqa: B006 - never changed
+def drawn(rows: list[Any], states: list[Any] = [], caption: str = "") -> ET.Element:  # noqa: B006 - never mutated
     ends = {host: {"address": "198.19.1.10", "port": 443} for host in ("client", "server")}
     return ET.fromstring(ladder({"packets": rows, "states": states, **ends}, "a <title>", caption))  # noqa: S314 - ours
 

@@ -18,13 +18,13 @@ LINK = 8e6
 
 
 def flow(control, seconds, *, rate, loss=0.0, rtt_ms=80.0, kept=0.5, limited=0.0):
-    """Return an upload at a constant rate, whose window falls once a second from 30 to *kept* times as much."""
+    """Return an upload at a constant rate whose window falls once a second from 30 segments to *kept* · 30."""
     made = Flow(control)
     for i in range(int(seconds * HZ)):
         at, second = i / HZ, i // HZ
         acked = rate(at) if callable(rate) else rate / 8 * at
         sent = acked / (1 - loss)
-        threshold = round(30 * kept) - second % 2  # a threshold that changes is a loss
+        threshold = round(30 * kept) - second % 2  # a changed threshold indicates a loss
         growth = (i % HZ) / (HZ - 1)
         window = round(threshold + (30 - threshold) * growth) if second else 30
         made.readings.append(

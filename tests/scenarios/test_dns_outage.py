@@ -1,4 +1,4 @@
-"""Tests for `dns-outage` with generated answers: what passes, what each deviation fails, and its control."""
+"""Tests for `dns-outage` with generated answers: passing runs, deviations that fail, and the negative control."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from theory import ttl
 
 
 def concluded(tmp_path, *, negative=False, early=0.0, stale=1.0, half=1.0, resolved=0.522, unfilled=0):
-    """Return a run with answers as predicted, except that records expire *early* and shares are as given."""
+    """Return a run with the given shares and the predicted answers, but records that expire *early* seconds sooner."""
     experiment = DnsOutage(parameters.bind(DnsOutage.settings, quick=True), negative=negative)
     run, p = predicted(experiment, tmp_path), experiment.p
     for number, program in enumerate(PROGRAMS):
@@ -80,7 +80,7 @@ def test_the_configuration_names_the_labs_roots(program, tmp_path):
 
 
 def test_a_resolver_without_an_answer_is_reported_and_stopped(monkeypatch):
-    """The lab's root servers cannot be reached here, so the first query fails."""
+    """The first query fails because the lab's root servers are unreachable in this test."""
     monkeypatch.setattr("scenarios.instruments.local_resolvers.STARTS", 0.1)
 
     async def start():

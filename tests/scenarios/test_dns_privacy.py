@@ -1,4 +1,4 @@
-"""Tests for `dns-privacy` with generated times and captures: what passes, what each deviation fails, its control."""
+"""Tests for `dns-privacy` with generated times and captures: passing runs, deviations that fail, negative control."""
 
 import struct
 
@@ -16,7 +16,7 @@ CLIENT, RESOLVER = (b"\xc6\x13\x01\x0a", 40_000), (b"\xc6\x13\x02\x35", 53)
 
 
 def packet(payload, *, seq=None, source=CLIENT, target=RESOLVER):
-    """Return an IPv4 packet with UDP, or with TCP if *seq* is given; checksums are 0."""
+    """Return an IPv4 packet that contains UDP, or TCP if *seq* is given; checksums are 0."""
     if seq is None:
         transport = struct.pack("!HHHH", source[1], target[1], 8 + len(payload), 0)
     else:
@@ -27,7 +27,7 @@ def packet(payload, *, seq=None, source=CLIENT, target=RESOLVER):
 
 
 def concluded(tmp_path, *, set_up=0.0, slower=0.0, hidden=(), leaked=(), padded=152):
-    """Return a run as predicted, except for round trips per connection and query, names *hidden* or *leaked*, sizes."""
+    """Return a run as predicted, except for the given round trips, record sizes, and names *hidden* or *leaked*."""
     experiment = DnsPrivacy(parameters.bind(DnsPrivacy.settings, quick=True))
     run, packets = predicted(experiment, tmp_path), []
     for transport in TRANSPORTS:
@@ -60,7 +60,7 @@ def test_queries_as_predicted_pass(tmp_path):
         pytest.param({"slower": 0.05}, "round trips of N = 20, DoH", id="queries-that-wait"),
         pytest.param({"hidden": ("udp",)}, "names that the observer reads, UDP", id="plain-names-are-missing"),
         pytest.param({"padded": 130}, "record of a padded query", id="another-block"),
-        # As in the control, in which queries over TLS are sent over TCP.
+        # As in the negative control, which sends queries over TCP instead of TLS.
         pytest.param({"leaked": ("dot",)}, DnsPrivacy.control.fails[0], id="names-over-tls-are-read"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests for `impostor`: generated requests, its control, and the impostor itself on loopback."""
+"""Tests for `impostor`: generated requests, the negative control, and the impostor itself on loopback."""
 
 import socket
 import ssl
@@ -21,7 +21,7 @@ NAME = "www.example.com"
 
 
 def concluded(tmp_path, *, fooled=(TRUSTING, PLAIN), answers=True, curl=CURL_NOT_VERIFIED, honest=True):
-    """Return a run in which the impostor reads the requests of the kinds in *fooled*."""
+    """Return a run in which the impostor reads the requests of the kinds of clients in *fooled*."""
     experiment = ImpostorScenario(parameters.bind(ImpostorScenario.settings, quick=True))
     run = predicted(experiment, tmp_path)
     for kind in KINDS:
@@ -46,7 +46,7 @@ def test_requests_as_predicted_pass(tmp_path):
 @pytest.mark.parametrize(
     ("deviation", "check"),
     [
-        # As in the control, in which clients that should verify do not.
+        # As in the negative control, in which clients that should verify certificates do not.
         pytest.param({"fooled": KINDS}, ImpostorScenario.control.fails[0], id="verifying-clients-are-fooled"),
         pytest.param({"fooled": (PLAIN,)}, f"requests read by the impostor, {TRUSTING}", id="trusting-ones-are-not"),
         pytest.param({"answers": False}, f"requests answered, {TRUSTING}", id="the-victim-notices"),

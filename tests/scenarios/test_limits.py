@@ -1,4 +1,4 @@
-"""Tests for `limits` with generated attempts, and for the programs that open connections, on loopback."""
+"""Tests for `limits` with generated attempts, and for opening connections on loopback."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Tests for `omission` with generated latencies of a server that stops once."""
+"""Tests for `omission` with generated latencies of a server that stalls once."""
 
 import pytest
 
@@ -12,7 +12,7 @@ USUAL = 0.02
 
 
 def concluded(tmp_path, *, negative=False, stall=1.0, patient=True, failures=0, lag=0.001, recorded=1.0):
-    """Return a run on a server that stops for *stall* times the configured time; users of the closed loop wait."""
+    """Return a run on a server that stalls for *stall* times the configured time, in which closed-loop users wait."""
     experiment = Omission(parameters.bind(Omission.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     p, begin = experiment.p, experiment.p.window_s / 2

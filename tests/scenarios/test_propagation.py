@@ -1,4 +1,4 @@
-"""Tests for `propagation` with generated times: what passes, what each deviation fails, and its control."""
+"""Tests for `propagation` with generated times: passing runs, deviations that fail, and the negative control."""
 
 import math
 
@@ -13,7 +13,7 @@ from theory import propagation as theory
 
 
 def concluded(tmp_path, *, lag=0.0, late=0.0, longer=0.0, refused=1, failures=0, without=CLIENTS):
-    """Return a run with times as predicted, plus the given seconds; *without* clients lose the record."""
+    """Return a run with the predicted times plus the given seconds, in which *without* clients lose the record."""
     experiment = Propagation(parameters.bind(Propagation.settings, quick=True))
     run, p = predicted(experiment, tmp_path), experiment.p
     for lost in p.lost:
@@ -43,7 +43,7 @@ def test_times_as_predicted_pass(tmp_path):
         pytest.param({"late": 0.5}, "cached records: largest difference from T - age", id="a-cache-keeps-too-long"),
         pytest.param({"longer": 1.0}, "seconds without the record, per client", id="negative-answers-live-longer"),
         pytest.param({"failures": 3}, "queries without an address, with prerequisites", id="the-record-is-lost-again"),
-        # As in the control, in which the writers send no prerequisites.
+        # As in the negative control, in which the writers send no prerequisites.
         pytest.param({"refused": 0}, Propagation.control.fails[0], id="a-stale-plan-is-accepted"),
     ],
 )

@@ -15,7 +15,7 @@ from tests.scenarios.runs import failed, predicted
 
 
 def concluded(tmp_path, *, trips=0, tcp_order=True, independent=True, busy=0.0, moved=1.0, seen=True, early=True):
-    """Return a run whose times differ from the prediction only as given."""
+    """Return a run whose times differ from the prediction only by the given deviations."""
     experiment, rng = Quic(parameters.bind(Quic.settings, quick=True, given=["pages=2000"])), random.Random(3)
     run, rtt = predicted(experiment, tmp_path), experiment.p.page_rtt_ms
     for arm, number in ARMS.items():

@@ -20,7 +20,7 @@ CLIENT = {
 
 
 def concluded(tmp_path, *, negative=False, hidden=0, leaked=0, kernel=CLIENT, slower_ms=0.0, again=INJECTED, lost=5):
-    """Return a run in which every fault is accounted for, except for the given deviations."""
+    """Return a run in which every fault is accounted for, apart from the given deviations."""
     experiment = ReliableStream(parameters.bind(ReliableStream.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     experiment.server = "edge"

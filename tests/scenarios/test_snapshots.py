@@ -16,12 +16,12 @@ DELAY = 0.04
 
 
 def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
-    """Return a player whose snapshots are lost, or wait over TCP until the lost one has been repeated."""
+    """Return a player whose snapshots are lost, or over TCP are delayed until a lost one is retransmitted."""
     player, ready, lost = Player(protocol), 0.0, 0
     for number in range(int(seconds * rate)):
         sent = 100.0 + number / rate + jitter * (number % 2)
         arrives = sent + DELAY + late
-        if number and rng.random() < loss:  # the first one arrives, as after a join
+        if number and rng.random() < loss:  # the first snapshot always arrives, as after a join
             lost += 1
             if protocol == "udp":
                 continue
@@ -34,7 +34,7 @@ def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
 
 
 def concluded(tmp_path, *, late=0.0, jitter=0.0, dropped=1.0, tcp_loss=1.0):
-    """Return a run whose sessions differ from the prediction only as given."""
+    """Return a run whose sessions differ from the prediction only by the given deviations."""
     bound = parameters.bind(Snapshots.settings, quick=True, given=["seconds=30", "players=10"])
     experiment, rng = Snapshots(bound), random.Random(5)
     run, lost = predicted(experiment, tmp_path), {"udp": 0, "tcp": 0}
@@ -82,7 +82,7 @@ def test_snapshots_that_are_sent_late_make_the_run_invalid(tmp_path):
 
 def test_the_age_of_what_is_shown_is_an_area_under_teeth():
     player = Player("udp", shown=[(1.0, 0.9), (2.0, 1.9), (3.0, 2.9)], arrived=3, newest=3)
-    assert player.mean_age == pytest.approx(0.6)  # each tooth rises from 0.1 to 1.1
+    assert player.mean_age == pytest.approx(0.6)  # the age rises from 0.1 to 1.1 between snapshots
     assert player.longest_freeze == 1.0
     assert player.missing == 1
     assert max(player.ages(ticks_per_s=100)) == pytest.approx(1.09)

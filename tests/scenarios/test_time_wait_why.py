@@ -1,4 +1,4 @@
-"""Tests for `time-wait-why` with generated captures: each segment that is missing or wrong fails its check."""
+"""Tests for `time-wait-why` with generated captures: each missing or wrong segment fails its check."""
 
 import pytest
 
@@ -14,7 +14,7 @@ ACK, FIN, RST, RESET = (frozenset(flags.split("+")) for flags in ("ACK", "FIN+AC
 
 
 def segments(*sent):
-    """Return segments from (seconds, sender, flags, payload bytes)."""
+    """Return the segments described by tuples of (seconds, sender, flags, payload bytes)."""
     return tuple(Segment(AT + at, sender == "client", flags, length) for at, sender, flags, length in sent)
 
 

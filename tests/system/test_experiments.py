@@ -34,7 +34,7 @@ CONTROLS = [("run", "time-wait")]
 
 
 def conduct(shell: Shell, *words: str) -> tuple[Answer, dict[str, object]]:
-    """Run an experiment, and repeat it while it is invalid; skip the test after the last invalid run."""
+    """Run an experiment and repeat it while its runs are invalid; skip the test if the last run is invalid, too."""
     for _ in range(TRIES):
         answer = shell.firstbyte(*words, "--quick", "--json", timeout=300)
         if answer.code != INVALID:

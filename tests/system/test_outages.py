@@ -1,7 +1,7 @@
-"""Tests that kill each host in turn under light load: the console reports it, the lab recovers, no request is lost.
+"""Tests that kill one host after another under light load: the console reports each, and the lab loses no request.
 
-The load comes from this machine through published ports: ten HTTPS requests and ten DNS queries per second.  Each host
-recovers while the next one is already down, so that all nineteen hosts take only about 90 seconds.
+This machine sends ten HTTPS requests and ten DNS queries per second through published ports.  The next host is killed
+while the previous one is still recovering, so that all nineteen hosts take only about 90 seconds.
 """
 
 import http.client

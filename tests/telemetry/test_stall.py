@@ -1,4 +1,4 @@
-"""Tests for the fault that stops a whole process for a while."""
+"""Tests for the fault `stall`, which stops a whole process for a while."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ async def test_a_stall_stops_the_event_loop_once_for_as_long_as_requested() -> N
 
     async def turn() -> None:
         while True:
-            await asyncio.sleep(0.005)  # the interval between two turns of the loop
+            await asyncio.sleep(0.005)  # interval between two ticks of the event loop
             turns.append(time.monotonic())
 
     turning = asyncio.create_task(turn())

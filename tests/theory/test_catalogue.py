@@ -345,7 +345,7 @@ def test_streams_of_quic_wait_for_their_own_packets_only() -> None:
     assert quic.delayed_alone(0.01) == pytest.approx(0.01)
     assert quic.delayed_pages(0.01, 6) == pytest.approx(0.0585, abs=1e-4)
     assert quic.delayed_in_order(0.01, 1) == quic.delayed_alone(0.01)
-    # Simulated: each of six responses waits for the losses before it.
+    # Simulate pages of six responses, each of which waits for all lost packets before it.
     rng = random.Random(2)
     late = sum(any_lost for _ in range(20_000) for any_lost in accumulate((rng.random() < 0.03 for _ in range(6)), or_))
     assert late / 120_000 == pytest.approx(quic.delayed_in_order(0.03, 6), rel=0.05)

@@ -1,4 +1,4 @@
-"""Players of the arena, who record when each snapshot arrives, and how old what they show is."""
+"""Players of the arena: record when each snapshot arrives, and how old the displayed game state is."""
 
 import os
 import select
@@ -12,9 +12,9 @@ from itertools import pairwise
 from arena.messages import COOKIE, LENGTH, Join, Kind, Snapshot, cookie_of, hello, kind_of, leave
 from scenarios.instruments.connection import Address
 
-#: Seconds without an answer after which a message is repeated, and number of attempts.
+#: Time-out after which an unanswered message is sent again, in seconds, and maximum number of attempts.
 RETRY, ATTEMPTS = 0.5, 10
-#: Seconds after the end of a session in which late snapshots still arrive.
+#: Time after the end of a session for which late snapshots are still awaited, in seconds.
 LINGER = 1.0
 
 
@@ -24,16 +24,17 @@ class PlayerError(OSError):
 
 @dataclass(slots=True)
 class Player:
-    """One player's session: when snapshots arrived, on the clock of the machine, in seconds."""
+    """One player's session and the snapshots that arrived in it; all times are in seconds on this machine's clock."""
 
-    #: "udp", "tcp" or "newest".
+    #: How snapshots are sent: "udp", "tcp", or "newest" (only the newest snapshot over TCP).
     protocol: str
-    #: Pairs of (arrival, time of sending) of each snapshot that is newer than all before it.
+    #: The pair (arrival time, sending time) of each snapshot that was newer than all snapshots before it.
     shown: list[tuple[float, float]] = field(default_factory=list)
-    #: Numbers of these snapshots.
+    #: Numbers of the snapshots in `shown`.
     numbers: list[int] = field(default_factory=list)
-    #: Snapshots that arrived, and the highest number among them.
+    #: Number of snapshots that arrived.
     arrived: int = 0
+    #: Highest number of a snapshot that arrived; -1 if none did.
     newest: int = -1
 
     def take(self, data: bytes, now: float) -> None:
@@ -59,11 +60,11 @@ class Player:
 
     @property
     def longest_freeze(self) -> float:
-        """Longest time in seconds in which the player saw nothing new."""
+        """Longest time between two new snapshots, in seconds."""
         return max((b - a for (a, _), (b, _) in pairwise(self.shown)), default=float("nan"))
 
     def ages(self, ticks_per_s: float = 144.0) -> list[float]:
-        """Return the age in seconds of what is shown, at each tick of a screen."""
+        """Return the age of the displayed snapshot at each refresh of the screen, in seconds."""
         if not self.shown:
             return []
         arrivals = [at for at, _ in self.shown]
@@ -105,7 +106,7 @@ def play(to: Address, joins: Sequence[tuple[str, Join]]) -> list[Player]:
 def _introduce(sockets: dict[int, tuple[socket.socket, Player]]) -> dict[int, bytes]:
     """Wait until every TCP socket is connected and every UDP socket has a cookie; return the cookies by descriptor.
 
-    No session begins before, so that all snapshots are read as they arrive.
+    No session begins before all are ready, so that every snapshot is read as soon as it arrives.
     """
     cookies: dict[int, bytes] = {}
     poll = select.poll()
@@ -121,7 +122,7 @@ def _introduce(sockets: dict[int, tuple[socket.socket, Player]]) -> dict[int, by
                 sock, player = sockets[number]
                 if player.protocol == "udp":
                     cookies[number] = cookie_of(sock.recv(2048))
-                    poll.modify(number, 0)  # the answer to a repeated request may follow
+                    poll.modify(number, 0)  # ignore this socket: a second answer to a repeated request may follow
                 else:
                     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(error, os.strerror(error))
@@ -133,7 +134,7 @@ def _introduce(sockets: dict[int, tuple[socket.socket, Player]]) -> dict[int, by
 
 
 def _receive(sockets: dict[int, tuple[socket.socket, Player]], until: float) -> None:
-    """Record all snapshots until the given time."""
+    """Record all snapshots that arrive before the given time."""
     buffers = {number: bytearray() for number in sockets}
     poll = select.poll()
     for number in sockets:

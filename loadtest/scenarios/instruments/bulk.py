@@ -1,4 +1,4 @@
-"""Bulk uploads over TCP with a given congestion control, observed through TCP_INFO of the sending sockets."""
+"""Bulk uploads over TCP with a given congestion control, observed by reading TCP_INFO of the sending sockets."""
 
 import contextlib
 import socket
@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 
 from linuxnet.tcp_info import congestion_control, parse
 
-#: Request of an upload: the server reads as fast as it can, for at most two minutes.
+#: Path and body size of an upload request: the server reads as fast as it can, for at most two minutes.
 PATH, BODY = "/slow-read/10485760", 1 << 30
 PORT = 80
-#: Readings of TCP_INFO per second and socket.
+#: Number of times per second that TCP_INFO of each socket is read.
 HZ = 50
-#: Bytes that one call of send() offers to the kernel.
+#: The data passed to each call of send().
 BLOCK = bytes(1 << 16)
 _TCP_INFO_SIZE = 256
-#: Port of the discard service (RFC 863), which no host of the lab offers, and size of a flooding datagram in bytes.
+#: Port of the discard service (RFC 863), which is closed on every host of the lab, and size of each datagram of a
+#: flood in bytes.
 DISCARD, DATAGRAM = 9, 1200
 
 
@@ -27,21 +28,24 @@ class Reading:
 
     #: Seconds on the monotonic clock.
     at: float
-    #: Congestion window and slow start threshold, in segments.
+    #: Congestion window in segments.
     window: int
+    #: Slow start threshold in segments.
     threshold: int
-    #: Total bytes acknowledged, sent, and sent again.
+    #: Total number of bytes acknowledged.
     acked: int
+    #: Total number of bytes sent.
     sent: int
+    #: Total number of bytes retransmitted.
     again: int
-    #: Total seconds for which the receive window stopped the sender.
+    #: Total time for which the receive window limited the sender, in seconds.
     limited: float
     rtt_ms: float
 
 
 @dataclass(slots=True)
 class Flow:
-    """One upload: its readings, and the name of its congestion control."""
+    """One upload: the readings of its socket, and the name of its congestion control algorithm."""
 
     control: str = ""
     readings: list[Reading] = field(default_factory=list)
@@ -55,7 +59,7 @@ class Flow:
         return 8 * (inside[-1].acked - inside[0].acked) / (inside[-1].at - inside[0].at)
 
     def limited(self) -> float:
-        """Return the share of the time for which the receive window stopped the sender."""
+        """Return the share of the upload's duration for which the receive window limited the sender."""
         if len(self.readings) < 2:
             return 0.0
         first, last = self.readings[0], self.readings[-1]
@@ -65,14 +69,14 @@ class Flow:
         """Return the ratio of the window after a loss to the window before it, for each loss after *begin*.
 
         The window after a loss is the slow start threshold, which the kernel sets at each loss.  A loss during the
-        recovery from an earlier one, when the window is not at its peak, is omitted.
+        recovery from an earlier loss is omitted, because the window is not at its peak then.
         """
         ratios, peak = [], 0
         for before, after in zip(self.readings, self.readings[1:], strict=False):
             peak = max(peak, before.window)
             if after.threshold != before.threshold:
                 if after.at >= begin and peak >= 10:
-                    ratios.append((after.threshold + 0.5) / peak)  # the kernel rounds down
+                    ratios.append((after.threshold + 0.5) / peak)  # add 0.5 because the kernel rounds down
                 peak = 0
         return ratios
 
@@ -82,11 +86,11 @@ def upload(addresses: Sequence[tuple[str, str]], controls: Sequence[str], second
 
     Args:
         addresses: pairs (IPv4 address, host name) of the servers.
-        controls: congestion control of each upload; "" for that of the route.
+        controls: congestion control algorithm of each upload; "" for the default of the route.
         seconds: duration of the uploads.
 
     Raises:
-        OSError: a connection failed, or the kernel refused its congestion control.
+        OSError: a connection failed, or the kernel refused the congestion control algorithm.
     """
     flows: list[Flow] = []
     with contextlib.ExitStack() as stack:
@@ -151,18 +155,18 @@ def _reading(sock: socket.socket, now: float) -> Reading:
 
 
 def _abort(sock: socket.socket) -> None:
-    """Reset the connection, which discards unsent data; also ends a send() that another thread is blocked in."""
+    """Reset the connection and discard unsent data; a send() that blocks in another thread returns."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.shutdown(socket.SHUT_RDWR)
 
 
 def flood(address: str, bits_per_second: float, seconds: float) -> int:
-    """Send UDP datagrams to the closed port `DISCARD` of *address* at a fixed rate; return the number sent.
+    """Send UDP datagrams to the closed port `DISCARD` of *address* at a fixed rate; return how many were sent.
 
     Args:
         address: IPv4 address.
-        bits_per_second: rate, including IP and UDP headers.
+        bits_per_second: rate of the flood, including IP and UDP headers.
         seconds: duration.
     """
     sent, began = 0, time.monotonic()
@@ -171,5 +175,5 @@ def flood(address: str, bits_per_second: float, seconds: float) -> int:
             for _ in range(round(now * bits_per_second / 8 / DATAGRAM) - sent):
                 sock.sendto(bytes(DATAGRAM - 28), (address, DISCARD))
                 sent += 1
-            time.sleep(0.005)  # the interval between bursts of a few datagrams
+            time.sleep(0.005)  # interval between bursts of a few datagrams
     return sent

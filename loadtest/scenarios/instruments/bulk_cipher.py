@@ -1,10 +1,10 @@
 """CPU time per byte of TLS 1.3 by cipher suite, in memory, with or without the CPU's instructions for AES.
 
-OpenSSL reads the cipher suite from its configuration, and the CPU features to hide from an environment variable, only
-when a process starts.  So each `Arm` gets a process of its own, which runs this module and measures on request:
+OpenSSL reads the cipher suite (from its configuration) and the CPU features to hide (from an environment variable) only
+when a process starts.  So each `Arm` has its own process, which runs this module and accepts these requests:
 
-    bulk BYTES         the fields of `Bulk`
-    connection BYTES   seconds of a handshake and of the encrypted transfer that follows, client and server added up
+        bulk BYTES         measure the fields of `Bulk`
+        connection BYTES   measure a handshake and the transfer that follows, in seconds, as sums of client and server
 """
 
 import os
@@ -23,13 +23,13 @@ from typing import Self
 from scenarios.instruments.memory_handshake import Ends
 from wireformat.tls import MAX_RECORD, TlsConnection
 
-#: Bytes that are encrypted in one call: few enough for the second-level cache and for malloc's heap, so that no page
-#: faults are measured.
+#: Bytes that are encrypted in one call.  They fit into the second-level cache and malloc's heap, so that the measured
+#: time includes no page faults.
 BLOCK = 1 << 16
-#: Bytes of the short records with which the time per record is measured, and their number in one call of `to_send`.
+#: For measuring the time per record: bytes in each short record, and number of short records per call of `to_send`.
 SHORT, BATCH = 64, 1024
-#: Environment variable that hides CPU features from OpenSSL, by machine: bits 33 (PCLMULQDQ) and 57 (AES-NI) of x86's
-#: feature vector, with which the faster VAES code is hidden, too; all features on ARM (man OPENSSL_ia32cap).
+#: Environment variable, and its value, that hides CPU features from OpenSSL, by machine.  On x86 it hides PCLMULQDQ
+#: (bit 33) and AES-NI (bit 57), which also disables the faster VAES code; on ARM, all features (man OPENSSL_ia32cap).
 HIDING = {
     "x86_64": ("OPENSSL_ia32cap", "~0x200000200000000"), "AMD64": ("OPENSSL_ia32cap", "~0x200000200000000"),
     "aarch64": ("OPENSSL_armcap", "0"), "arm64": ("OPENSSL_armcap", "0"),
@@ -50,7 +50,7 @@ class CipherError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A cipher suite, and whether OpenSSL may use the CPU's instructions for it."""
+    """A variant to measure: a cipher suite, and whether OpenSSL may use the CPU's instructions for it."""
 
     name: str
     #: TLS 1.3 cipher suite (RFC 8446 section B.4).
@@ -73,15 +73,17 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """CPU seconds of one round of a worker."""
+    """CPU times that a worker measured in one round, in seconds."""
 
-    #: Encryption and decryption of one byte, in records of 16 KiB.
+    #: Encryption of one byte, in records of 16 KiB.
     encrypt: float
+    #: Decryption of one byte, in records of 16 KiB.
     decrypt: float
-    #: Moving one byte into OpenSSL's memory and out of it, as the sender and as the receiver does, without encryption.
+    #: Copying one byte into and out of OpenSSL's memory as a sender does, without encryption.
     sending: float
+    #: Copying one byte into and out of OpenSSL's memory as a receiver does, without decryption.
     receiving: float
-    #: Encryption of one record of `SHORT` bytes, without moving it: nonce, header and tag.
+    #: Encryption of one record of `SHORT` bytes, which is mostly nonce, header and tag, excluding the time to copy it.
     record: float
 
 
@@ -99,7 +101,7 @@ class Worker:
                 text=True,
                 bufsize=1,
             )
-            #: The cipher suite that the handshake agreed on.
+            #: The cipher suite that the handshake negotiated.
             self.suite = self._line()
 
     def __enter__(self) -> Self:
@@ -109,16 +111,16 @@ class Worker:
         self.close()
 
     def bulk(self, size: int) -> Bulk:
-        """Encrypt, decrypt and move *size* bytes, and encrypt short records."""
+        """Return the CPU times of encrypting, decrypting and copying *size* bytes, and of encrypting short records."""
         return Bulk(*self._ask(f"bulk {size}"))
 
     def connection(self, size: int) -> tuple[float, float]:
-        """Return the CPU seconds of a handshake and of the transfer of *size* bytes that follows, at both ends."""
+        """Return the CPU times of a handshake and of a transfer of *size* bytes, in seconds, as sums of both ends."""
         handshake, transfer = self._ask(f"connection {size}")
         return handshake, transfer
 
     def close(self) -> None:
-        """End the process."""
+        """End the measuring process."""
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
@@ -180,7 +182,7 @@ def _transfer(client: TlsConnection, server: TlsConnection, size: int) -> tuple[
 
 
 def _move(size: int) -> tuple[float, float]:
-    """Move *size* bytes unencrypted through OpenSSL's memory, in whole records; return the CPU seconds of both ways."""
+    """Copy *size* bytes through OpenSSL's memory, unencrypted, in whole records; return CPU seconds per direction."""
     block, memory = bytes(MAX_RECORD), ssl.MemoryBIO()
     pieces = BLOCK // MAX_RECORD
     sending = receiving = 0.0
@@ -199,7 +201,7 @@ def _move(size: int) -> tuple[float, float]:
 
 
 def _short_records(server: TlsConnection, client: TlsConnection) -> float:
-    """Return the CPU seconds to encrypt one record of `SHORT` bytes, without the time to move it."""
+    """Return the CPU seconds to encrypt one record of `SHORT` bytes, excluding the time to copy it."""
     data, memory = bytes(SHORT), ssl.MemoryBIO()
     began = time.thread_time()
     for _ in range(BATCH):
@@ -217,7 +219,7 @@ def _short_records(server: TlsConnection, client: TlsConnection) -> float:
 
 
 def main() -> None:
-    """Measure as requested on standard input, until it ends."""
+    """Perform the measurements requested on standard input until it is closed."""
     ends = Ends("ECDSA P-256", "TLSv1.3")
     client, server = ends.connect()
     print((client.object.cipher() or ("none",))[0], flush=True)

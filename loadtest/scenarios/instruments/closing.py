@@ -1,4 +1,4 @@
-"""TCP connections that end in chosen ways, and the segments that `wan` captured of each (scenario `time-wait-why`)."""
+"""Ends TCP connections in chosen ways and captures their segments at `wan` (scenario `time-wait-why`)."""
 
 import base64
 import socket
@@ -17,13 +17,14 @@ from wireformat.http1_reader import ResponseReader
 from wireformat.ip import HeaderError, decode
 
 PORT = 80
-#: Source ports of the connections: below those that the kernel assigns, so that a port can be used twice.
+#: Source ports of the connections.  They are below the range from which the kernel assigns ports, so that a port can be
+#: used twice.
 FIRST_PORT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment as it entered the router."""
+    """A TCP segment as captured when it entered the router."""
 
     #: Seconds since the epoch.
     at: float
@@ -35,30 +36,31 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One connection, or two from the same port, and their segments."""
+    """The captured segments of one connection, or of two successive connections from the same port."""
 
     port: int
     segments: tuple[Segment, ...]
     #: Time of the replay in seconds since the epoch; 0 if nothing was replayed.
     replayed: float = 0.0
-    #: State of the client's socket after the close; "" if the kernel has none.
+    #: State of the client's socket after the close; "" if the kernel no longer has the socket.
     state: str = ""
-    #: Responses that the client asked for and received on the last connection.
+    #: Number of requests that the client sent on the last connection.
     asked: int = 0
+    #: Number of responses that the client received on the last connection.
     answered: int = 0
 
     def fins(self) -> list[Segment]:
-        """Return the server's segments with FIN, repeated ones included."""
+        """Return the server's segments with FIN, including retransmissions."""
         return [each for each in self.segments if not each.from_client and "FIN" in each.flags]
 
     def acknowledged(self) -> bool:
-        """Whether the client answered the server's last FIN with an acknowledgement and never with a reset."""
+        """Return whether the client answered the server's last FIN with acknowledgements only, without a reset."""
         fins = self.fins()
         later = [each for each in self.segments if each.from_client and fins and each.at > fins[-1].at]
         return bool(later) and all(each.flags == {"ACK"} for each in later)
 
     def resets(self) -> int:
-        """Return the number of resets with which the client answered the server after its first reset was lost."""
+        """Return the number of resets that the client sent in addition to its first reset, which was lost."""
         return max(0, sum(each.from_client and "RST" in each.flags for each in self.segments) - 1)
 
     def refusals(self) -> int:
@@ -76,7 +78,7 @@ class Client:
 
     @contextmanager
     def capture(self, seconds: float) -> Iterator[None]:
-        """Capture the traffic with the server at `wan` while the block runs, at most for *seconds*."""
+        """Capture the traffic with the server at `wan` during a ``with`` block, for at most *seconds*."""
         filtered = {"host": self._to, "port": PORT, "protocol": "tcp"}
         self._admin.call("wan", "POST", "/admin/pcap", {"seconds": seconds, "filter": filtered})
         try:
@@ -113,7 +115,7 @@ class Client:
         return self._port, state
 
     def lose_reset(self, wait: float) -> int:
-        """Abort a connection whose reset is lost, while the server prepares its response; return the port."""
+        """Abort a connection while the server prepares its response, and lose the reset; return the port."""
         sock = self._open()
         self._rule(sock, flags="rst+ack")
         sock.sendall(get(self._name, f"/delay/{round(2000 * self._rtt)}", "Connection: close"))
@@ -123,7 +125,7 @@ class Client:
         return self._port
 
     def replay_after_close(self, after: float) -> tuple[int, float]:
-        """Let the server close first, and deliver the request again later; return the port and the replay's time."""
+        """Let the server close first, and replay the request later; return the port and the time of the replay."""
         sock = self._open()
         self._rule(sock, flags="ack", replay_ms=round(1000 * after))
         sent = time.time()
@@ -133,10 +135,10 @@ class Client:
         return self._port, sent + after
 
     def replay_into_new(self, after: float) -> tuple[int, float, int]:
-        """Deliver a request of an aborted connection into a new one from the same port.
+        """Replay a request of an aborted connection into a new connection from the same port.
 
         Returns:
-            The port, the time of the replay, and the number of responses on the new connection, which asks for one.
+            The port, the time of the replay, and the number of responses on the new connection, which sent one request.
         """
         sock = self._open()
         self._rule(sock, flags="ack", replay_ms=round(1000 * after))
@@ -166,7 +168,7 @@ class Client:
         return sock
 
     def _rule(self, sock: socket.socket, **pattern: Any) -> None:
-        """Replace the rules at `wan` by one for the client's next segment that matches *pattern*."""
+        """Replace all rules at `wan` with one for the client's next segment that matches *pattern*."""
         self._admin.call("wan", "DELETE", "/admin/drops")
         source, port = sock.getsockname()
         self._admin.call("wan", "POST", "/admin/drops", {"source": source, "port": port, **pattern})
@@ -182,12 +184,12 @@ class Client:
 
 
 def _abort(sock: socket.socket) -> None:
-    """Close with a reset, which leaves the socket in no state."""
+    """Close the connection with a reset, so that the kernel keeps no state of the socket."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 def intervals(endings: Sequence[Ending]) -> list[float]:
-    """Return the seconds between the server's first FIN and its repetition, of each ending that has one."""
+    """Return the seconds from the server's first FIN to its retransmission, for each connection that has one."""
     pairs = [each.fins()[:2] for each in endings]
     return [fins[1].at - fins[0].at for fins in pairs if len(fins) == 2]

@@ -6,11 +6,11 @@ from statistics import fmean
 from experiments import Chart, Curve, Dots, Moment, Panel
 from scenarios.instruments.bulk import Flow
 
-#: Throughput in bits per second by loss rate and round-trip time in seconds.
+#: A function that returns the throughput in bits per second for a loss rate and a round-trip time in seconds.
 Model = Callable[[float, float], float]
-#: Loss rate and throughputs in bits per second that the flows of one measurement saw.
+#: Measured loss rate, and throughputs of the flows of one measurement in bits per second.
 Seen = tuple[float, Sequence[float]]
-#: Width of the steps in which a throughput is drawn over time, in seconds.
+#: Width of the intervals over which a throughput is averaged for a chart over time, in seconds.
 STEP = 0.5
 
 
@@ -41,7 +41,7 @@ def sawtooth(flows: Mapping[str, Flow], path: str, warm_up: float) -> Chart:
 
 
 def throughputs(models: Mapping[str, Model], seen: Mapping[tuple[str, float], Sequence[Seen]]) -> Chart:
-    """Draw throughput against loss: models as lines, and what the flows of each (algorithm, round trip in ms) saw."""
+    """Draw throughput against loss: models as lines, measurements as points by (algorithm, round-trip time in ms)."""
     losses = [loss for each in seen.values() for loss, _ in each if loss] or [0.001, 0.01]
     low, high = min(losses) / 1.5, max(losses) * 1.5
     grid = [low * (high / low) ** (i / 40) for i in range(41)]

@@ -1,4 +1,4 @@
-"""Numbered datagrams: DNS queries whose IDs count up, and the ledger of the responses that come back."""
+"""Exchanges numbered datagrams: sends DNS queries with consecutive IDs, and records which responses arrive."""
 
 import select
 import socket
@@ -11,13 +11,13 @@ from stub.message import query
 PORT = 53
 #: Maximum number of queries in one exchange: the ID of a DNS message has 16 bits.
 MOST = 1 << 16
-#: Seconds without a response after the last query, after which the exchange ends.
+#: The exchange ends when no response has arrived for this many seconds after the last query.
 QUIET = 0.4
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The numbers of the responses in order of arrival."""
+    """The numbers of the responses of an exchange, in order of arrival."""
 
     #: Number of queries sent; they are numbered from 0.
     sent: int
@@ -35,7 +35,7 @@ class Ledger:
 
     @property
     def overtaken(self) -> int:
-        """Number of responses that arrived, for the first time, after one with a higher number."""
+        """Number of responses that arrived after a response with a higher number, not counting repeated ones."""
         seen: set[int] = set()
         late, highest = 0, -1
         for number in self.arrived:
@@ -46,7 +46,7 @@ class Ledger:
 
     @property
     def faults(self) -> int:
-        """Number of datagrams that are missing, repeated or overtaken."""
+        """Number of responses that are missing, repeated or overtaken."""
         return self.missing + self.repeated + self.overtaken
 
 
@@ -71,7 +71,7 @@ def exchange(address: str, name: str, count: int, interval: float) -> Ledger:
 
 
 def _receive(sock: socket.socket, arrived: list[int], until: float) -> Sequence[int]:
-    """Store the numbers of all responses that arrive before *until*, on the monotonic clock; return these numbers."""
+    """Return the numbers of all responses that arrive before *until*, which is a time on the monotonic clock."""
     first = len(arrived)
     while (left := until - time.monotonic()) > 0:
         if select.select([sock], [], [], left)[0]:

@@ -1,4 +1,4 @@
-"""Blocking DNS clients over UDP, TCP, TLS and HTTPS with one interface, and what an observer can read of them."""
+"""Blocking DNS clients for UDP, TCP, TLS and HTTPS with a common interface, and an observer of their traffic."""
 
 import contextlib
 import socket
@@ -23,10 +23,10 @@ PORTS: dict[Transport, int] = {"udp": 53, "tcp": 53, "dot": 853, "doh": 443}
 
 
 class Client(Protocol):
-    """A client that keeps its connection for all queries, until it is closed."""
+    """A DNS client that sends all queries on one connection until `close` is called."""
 
     def ask(self, name: str, rdtype: str = "A") -> tuple[str, ...]:
-        """Return the records of *name* from the resolver; the answer is not cached."""
+        """Return the records of *name* from the resolver; the client does not cache the answer."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -76,7 +76,7 @@ class HttpsClient:
         """Return the records of *name*.
 
         Raises:
-            StubError: there are none.
+            StubError: there are no records.
             OSError: the connection failed or ended, or the resolver's certificate is not valid (`ssl.SSLError`).
         """
         if self._sock is None:
@@ -125,7 +125,7 @@ def client(
 
 
 class Observed:
-    """Payloads of captured packets: datagrams as they are, TCP streams reassembled."""
+    """Payloads of captured packets: unmodified datagrams, and reassembled TCP streams."""
 
     def __init__(self, packets: Iterable[bytes]) -> None:
         segments: dict[tuple[tuple[str, int], tuple[str, int]], dict[int, bytes]] = {}
@@ -137,11 +137,11 @@ class Observed:
             elif packet.tcp is not None and packet.payload:
                 key = packet.source, packet.destination
                 segments.setdefault(key, {}).setdefault(packet.tcp.seq, packet.payload)
-        #: Bytes of each direction of each connection, by source and destination, each an address and a port.
+        #: Bytes of each TCP stream, by source and destination, where each is an address and a port.
         self.streams = {key: b"".join(found[seq] for seq in sorted(found)) for key, found in segments.items()}
 
     def reads(self, text: str) -> bool:
-        """Return whether *text* occurs in any payload, in upper or lower case."""
+        """Return whether *text* occurs in any payload, regardless of upper and lower case."""
         return any(text.lower().encode() in each.lower() for each in (*self.datagrams, *self.streams.values()))
 
     def records(self, source: tuple[str, int] | None, destination: tuple[str, int] | None) -> dict[object, list[int]]:
@@ -154,7 +154,7 @@ class Observed:
 
 
 def _records(stream: bytes) -> Iterable[tuple[int, int]]:
-    """Yield the content type and the size with header of each TLS record (RFC 8446 section 5.1)."""
+    """Yield each TLS record's content type, and its size including its header (RFC 8446 section 5.1)."""
     at = 0
     while at + 5 <= len(stream):
         size = 5 + int.from_bytes(stream[at + 3 : at + 5], "big")

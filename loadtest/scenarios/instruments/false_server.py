@@ -1,4 +1,4 @@
-"""An impostor: a name server with a false address, and a server there that reads requests and forwards them."""
+"""An impostor: a name server that returns a false address, and a server at that address that relays requests."""
 
 import contextlib
 import datetime as dt
@@ -24,7 +24,7 @@ from scenarios.instruments.local_resolvers import free_port
 from stub import Stub, StubError
 
 HTTP, HTTPS = 80, 443
-#: Seconds for a request or a response to arrive, and for the false name server to start.
+#: Time-outs in seconds: for a request or a response to arrive, and for the false name server to start.
 TIMEOUT, STARTS = 10.0, 10.0
 
 
@@ -48,9 +48,9 @@ class Impostor:
         self._own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._own.load_cert_chain(pair)
         self._verified = ssl.create_default_context(cafile=trust)
-        #: Requests in plain text.
+        #: Plaintext of each request that the impostor read.
         self.requests: list[str] = []
-        #: Reasons why TLS handshakes failed, for example the alert of a client.
+        #: Reasons why TLS handshakes failed, such as an alert from a client.
         self.failed: list[str] = []
         self._stack = contextlib.ExitStack()
 
@@ -84,7 +84,7 @@ class Impostor:
                     continue  # the client or the real server has ended the connection
 
     def _serve(self, client: socket.socket, *, secure: bool) -> None:
-        """Read one request, forward it, and return the response; the end of the connection ends the response."""
+        """Read one request, forward it to the real server, and relay the response until the real server closes."""
         with closing(client):
             request = b""
             while not request.endswith(b"\r\n\r\n"):
@@ -106,7 +106,7 @@ class Impostor:
 
 @contextlib.contextmanager
 def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
-    """Run a name server on loopback that claims *name* for itself and gives *address* for it.
+    """Run a name server on loopback that claims authority for *name* and returns *address* for it.
 
     Args:
         name: host name.
@@ -114,7 +114,7 @@ def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str
         pair: certificate and key for DNS over TLS (PEM).
 
     Yields:
-        The server's address for UDP and TCP, and for TLS, each an IP address and a port.
+        The IP address and port of the name server for UDP and TCP, and those for TLS.
 
     Raises:
         OSError: the server did not answer within `STARTS` seconds.
@@ -125,7 +125,7 @@ def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str
                     f"ns.{name}. 30 IN A 127.0.0.1\n{name}. 30 IN A {address}\n")  # fmt: skip
     command = [sys.executable, "-m", "nameserver", "--listen", f"{plain[0]}:{plain[1]}", "--zone", f"{name}.={zone}"]
     command += ["--tls", f"{tls[0]}:{tls[1]}", "--cert", str(pair), "--key", str(pair), "--log-level", "error"]
-    # Without the lab's settings, which would make the name server open the admin port of this host.
+    # Without the lab's environment variables: they would make the name server open the admin port of this host.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FIRSTBYTE_")}
     with subprocess.Popen(command, env=environment) as child:
         try:
@@ -147,7 +147,7 @@ def _answers(name: str, server: tuple[str, int]) -> bool:
 
 
 def _accepts(server: tuple[str, int]) -> bool:
-    """Return whether *server* accepts a TCP connection; it opens this port after the one without TLS."""
+    """Return whether *server* accepts TCP connections; the name server opens its TLS port last."""
     try:
         socket.create_connection(server, 1.0).close()
     except OSError:
@@ -156,7 +156,7 @@ def _accepts(server: tuple[str, int]) -> bool:
 
 
 def self_signed(name: str) -> bytes:
-    """Return a key and a self-signed certificate for *name* (PEM), as anyone can make."""
+    """Return a key and a self-signed certificate for *name* (PEM); no CA is involved."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)

@@ -1,4 +1,4 @@
-"""Blocking HTTP/2 client for several requests at the same time on one connection (RFC 9113)."""
+"""Blocking HTTP/2 client for concurrent requests on one connection (RFC 9113)."""
 
 import socket
 import ssl
@@ -14,10 +14,10 @@ from waterfall.tls import TlsSocket
 
 
 class Http2Connection:
-    """One connection; use it as a context manager."""
+    """One HTTP/2 connection; use it as a context manager."""
 
     def __init__(self, to: Address, context: ssl.SSLContext) -> None:
-        """Connect to *to*; *context* must offer the protocol ``h2``.
+        """Connect to *to*; *context* must offer ``h2`` in ALPN.
 
         Raises:
             OSError: connecting or the handshake failed, or the server does not speak HTTP/2.
@@ -44,7 +44,7 @@ class Http2Connection:
         self.sock.close()
 
     def ask(self, paths: list[str]) -> list[float]:
-        """Send GET requests at the same time; return the milliseconds after which each response was complete.
+        """Send GET requests at the same time; return how many milliseconds each response took to complete.
 
         Raises:
             OSError: the connection ended, or the server reset a stream.

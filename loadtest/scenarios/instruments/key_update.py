@@ -1,6 +1,6 @@
-"""New keys within a TLS 1.3 connection (RFC 8446 section 4.6.3), requested by ``openssl s_client``.
+"""Key updates within a TLS 1.3 connection (RFC 8446 section 4.6.3), requested by ``openssl s_client``.
 
-Python's `ssl` cannot send a KeyUpdate; OpenSSL's program can, and prints each message that it sends and receives.
+Python's `ssl` cannot send a KeyUpdate.  ``openssl s_client`` can, and prints each message that it sends or receives.
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from scenarios.instruments.connection import Address
 
-#: Seconds without the expected output after which a step fails.
+#: Seconds for which each step waits for the expected output before it fails.
 TIMEOUT = 10.0
-#: What s_client prints (option ``-msg``) for a KeyUpdate that it sends, and for one that it receives.
+#: Lines that s_client prints with ``-msg`` for a KeyUpdate that it sends, and for one that it receives.
 SENT, RECEIVED = b">>> TLS 1.3, Handshake [length 0005], KeyUpdate", b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate"
 #: The input line that makes s_client update its own key and request the same of the server.
 UPDATE_BOTH = b"K\n"
@@ -28,17 +28,18 @@ class KeyUpdateError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """What happened on one connection."""
+    """The key updates and requests on one connection."""
 
-    #: KeyUpdate messages that the client sent, and those that the server answered with.
+    #: Number of KeyUpdate messages that the client sent.
     sent: int
+    #: Number of KeyUpdate messages that the server sent in answer.
     received: int
-    #: Milliseconds of each request; the first was sent before the first update, each other one right after an update.
+    #: Duration of each request in milliseconds; all requests but the first were sent right after a key update.
     requests_ms: tuple[float, ...]
 
 
 def update_keys(to: Address, trust: Path, times: int) -> Updated:
-    """Open a connection and send a request, then *times* a KeyUpdate and a request without waiting for its answer.
+    """Open a connection and send a request; then, *times* times, send a KeyUpdate and immediately another request.
 
     Raises:
         OSError: there is no openssl program.
@@ -66,7 +67,7 @@ def update_keys(to: Address, trust: Path, times: int) -> Updated:
 
 
 class _Output:
-    """Everything that s_client has printed so far."""
+    """The output of s_client so far."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None and process.stdout is not None  # noqa: PT018, S101 - for mypy
@@ -76,7 +77,7 @@ class _Output:
         self.text = b""
 
     def send(self, line: bytes) -> None:
-        """Write to s_client's input; each call is read at once, because the one before has had its effect."""
+        """Write to s_client's input; s_client reads it at once if the effect of the previous call has been awaited."""
         self._stdin.write(line)
 
     def request(self, host: str) -> float:

@@ -1,4 +1,4 @@
-"""Resolvers as child processes on loopback that start from the lab's root servers: firstbyte's, Unbound and BIND."""
+"""Runs resolvers (firstbyte's, Unbound and BIND) as child processes on loopback, with the lab's root servers."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from theory.ttl import Rounding
 
 #: Addresses of the lab's root servers by name (a test compares them with the compose file).
 ROOTS = {"a.root-servers.test.": lab_address("10.53"), "b.root-servers.test.": lab_address("11.53")}
-#: Time that a resolver has to answer its first query, in seconds, and the name of that query.
+#: Time within which a resolver must answer its first query, in seconds, and the name in that query.
 STARTS, FIRST = 10.0, "ns1.example.com"
-#: Maximum time for which a resolver may serve an expired answer, in seconds, and the time after which Unbound does so
-#: while it still waits for name servers, in milliseconds (the values that RFC 8767 section 5 recommends).
+#: Maximum time for which a resolver may serve an expired answer, in seconds, and time in milliseconds after which
+#: Unbound serves one while it still waits for name servers (both as RFC 8767 section 5 recommends).
 STALE_S, STALE_AFTER_MS = 86_400, 1800
 
 _UNBOUND = """server:
@@ -65,12 +65,13 @@ zone "." {{ type hint; file "{folder}/hints"; }};
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A resolver program and how its cache rounds lifetimes."""
+    """A resolver program, and how its cache rounds the lifetimes of records."""
 
     name: str
-    #: Name of the executable; "" for firstbyte's own resolver, which is always there.
+    #: Name of the executable; "" for firstbyte's own resolver, which is always available.
     executable: str
-    #: Conversion of a TTL to a lifetime: Unbound and BIND compare whole seconds; new versions of Unbound round down.
+    #: How the lifetime in the cache is derived from a TTL: Unbound and BIND compare whole seconds; new versions of
+    #: Unbound round the lifetime down.
     rounding: Rounding
 
     @property
@@ -80,7 +81,7 @@ class Program:
 
     @property
     def path(self) -> str | None:
-        """Path of the executable; None if it is not installed."""
+        """Path of the executable; None if the program is not installed."""
         return shutil.which(self.executable, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
 
     def command(self, folder: Path, port: int, *, stale: bool) -> list[str]:
@@ -122,7 +123,7 @@ class Resolver:
     name: str
     address: tuple[str, int]
     rounding: Rounding
-    #: Whether it serves expired answers.
+    #: Whether the resolver serves expired answers (serve-stale).
     stale: bool
     #: Label that distinguishes the names queried through this resolver in the servers' query logs.
     label: str
@@ -130,13 +131,13 @@ class Resolver:
 
 @contextlib.asynccontextmanager
 async def running(programs: Sequence[Program]) -> AsyncIterator[list[Resolver]]:
-    """Run each program twice, with and without serve-stale, and stop all of them at the end.
+    """Run each program with and without serve-stale during an ``async with`` block; stop all resolvers at its end.
 
     Raises:
         OSError: a program could not be started or did not answer within `STARTS` seconds.
     """
     children: list[asyncio.subprocess.Process] = []
-    # Without the lab's settings, which would make a resolver open the admin port of this host.
+    # Without the lab's environment variables: they would make a resolver open the admin port of this host.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTBYTE_")}
     with tempfile.TemporaryDirectory(prefix="resolvers-") as root:
         try:
@@ -162,7 +163,7 @@ async def running(programs: Sequence[Program]) -> AsyncIterator[list[Resolver]]:
 
 
 async def _stop(child: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+    with contextlib.suppress(ProcessLookupError):  # the process has already ended
         child.terminate()
     try:
         async with asyncio.timeout(5):
@@ -173,7 +174,7 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
 
 
 async def _answers(resolver: Resolver, child: asyncio.subprocess.Process, log: Path) -> None:
-    """Wait for the first answer of *resolver*; raise `OSError` with the end of its log if there is none."""
+    """Wait for the first answer of *resolver*; if none arrives, raise `OSError` with the end of its log."""
     end = asyncio.get_running_loop().time() + STARTS
     while child.returncode is None and asyncio.get_running_loop().time() < end:
         with contextlib.suppress(StubError):

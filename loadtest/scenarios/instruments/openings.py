@@ -1,4 +1,4 @@
-"""Connections that are opened at a fixed rate and stay open, until something runs out (scenario `limits`)."""
+"""Opens connections at a fixed rate and keeps them open until a resource is exhausted (scenario `limits`)."""
 
 import argparse
 import asyncio
@@ -19,10 +19,11 @@ from waterfall.churn import connect
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One attempt to open a connection."""
+    """The outcome of one attempt to open a connection."""
 
-    #: Start of the attempt and duration of connect(), in seconds; the start is relative to the first attempt.
+    #: Start of the attempt in seconds since the first attempt.
     at: float
+    #: Duration of connect() in seconds.
     took: float
     #: Name of the error, such as EMFILE; "" if the connection was opened.
     error: str = ""
@@ -58,7 +59,7 @@ async def open_all(
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for number in range(count):
-            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))  # keeps the rate
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))  # wait until the attempt is due
             group.create_task(attempt(time.monotonic() - began))
             if until_error and any(each.error for each in opened):
                 break
@@ -68,10 +69,10 @@ async def open_all(
 
 
 def with_descriptors(to: tuple[str, int], rate: float, spare: int, count: int) -> tuple[list[Opening], int]:
-    """Open connections in a process that may open only *spare* more descriptors.
+    """Open connections in a child process that can open only *spare* more descriptors.
 
     Returns:
-        The attempts, and the number of connections that the kernel began after the descriptors had run out.
+        The attempts, and the number of connections that the kernel started after the descriptors were exhausted.
 
     Raises:
         OSError: the process failed.
@@ -85,7 +86,7 @@ def with_descriptors(to: tuple[str, int], rate: float, spare: int, count: int) -
 
 
 def raise_limit(needed: int) -> int:
-    """Raise this process's limit of descriptors to *needed*, if the hard limit allows it; return the limit."""
+    """Raise this process's descriptor limit to *needed*, or to the hard limit if that is lower; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(soft, needed if hard == resource.RLIM_INFINITY else min(needed, hard))
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -93,8 +94,8 @@ def raise_limit(needed: int) -> int:
 
 
 async def _limited(to: tuple[str, int], rate: float, spare: int, count: int) -> dict[str, object]:
-    # A listing of the open descriptors includes the one that the listing itself uses.
-    limit = len(os.listdir("/proc/self/fd")) - 1 + spare  # noqa: PTH208 - one descriptor, which is then counted
+    # The list of open descriptors includes the descriptor that os.listdir() uses, hence the -1.
+    limit = len(os.listdir("/proc/self/fd")) - 1 + spare  # noqa: PTH208 - os.listdir() uses exactly one descriptor
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     openings = await open_all(to, rate, count, Source(), 10.0, until_error=False)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -103,7 +104,7 @@ async def _limited(to: tuple[str, int], rate: float, spare: int, count: int) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Open connections with few descriptors and print the attempts as JSON; return the exit code."""
+    """Limit this process's descriptors, open connections, and print the attempts as JSON; return the exit code."""
     parser = argparse.ArgumentParser(description="Open connections until the descriptors run out.")
     for name, kind in (("address", str), ("port", int), ("rate", float), ("spare", int), ("count", int)):
         parser.add_argument(name, type=kind)

@@ -1,4 +1,4 @@
-"""HTTP/3 client on aioquic that measures the time to first byte, resumes sessions, and can change its address."""
+"""HTTP/3 client based on aioquic: measures time to first byte, resumes sessions, and can change its address."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ class QuicError(OSError):
 
 @dataclass(slots=True)
 class Response:
-    """One response; times on the clock of `time.perf_counter`."""
+    """One response, with times as `time.perf_counter` returns them."""
 
     sent: float
     first: float = 0.0
@@ -41,18 +41,19 @@ class Response:
 
 
 class Client(QuicConnectionProtocol):
-    """One QUIC connection with HTTP/3; made by `connect`."""
+    """One QUIC connection with HTTP/3, created by `connect`."""
 
     def __init__(self, quic: QuicConnection) -> None:
         super().__init__(quic)
         self._http = H3Connection(quic)
         self._responses: dict[int, tuple[Response, asyncio.Future[Response]]] = {}
-        #: When the connection was begun, and whether the server accepted early data.
+        #: Start of the connection, as `time.perf_counter` returned it.
         self.began = time.perf_counter()
+        #: Whether the server accepted early data.
         self.early = False
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Record the responses that one QUIC event contains."""
+        """Record what one QUIC event contains of the responses."""
         if isinstance(event, HandshakeCompleted):
             self.early = event.early_data_accepted
         for each in self._http.handle_event(event):
@@ -68,7 +69,7 @@ class Client(QuicConnectionProtocol):
                 done.set_result(response)
 
     def ask(self, host: str, paths: Sequence[str]) -> list["asyncio.Future[Response]"]:
-        """Send GET requests, each on a stream of its own, in as few packets as possible; return their responses."""
+        """Send GET requests on separate streams, in as few packets as possible; return futures of their responses."""
         futures = []
         for path in paths:
             stream = self._quic.get_next_available_stream_id()
@@ -81,30 +82,30 @@ class Client(QuicConnectionProtocol):
         return futures
 
     async def get(self, host: str, path: str) -> Response:
-        """Send one GET request and return its response; raise `QuicError` if there is none with status 200."""
+        """Send one GET request and return its response; raise `QuicError` if no response with status 200 arrives."""
         response = (await gather(self.ask(host, [path])))[0]
         if response.status != 200:
             raise QuicError(f"{host}{path}: expected status 200, got {response.status}")
         return response
 
     def forget(self) -> None:
-        """Close the socket at once; after CONNECTION_CLOSE, nothing that the server sends is needed."""
+        """Close the socket at once, because nothing that the server sends after CONNECTION_CLOSE is needed."""
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
             self._transport.close()
 
     async def move(self) -> None:
-        """Continue from another local port, with another connection ID (RFC 9000 section 9)."""
+        """Continue the connection from another local port with another connection ID (RFC 9000 section 9)."""
         old = self._transport
-        await _socket(self)  # makes the new transport this connection's own
+        await _socket(self)  # replaces this connection's transport
         self.change_connection_id()
         if old is not None:
             old.close()
 
 
 async def gather(futures: Sequence["asyncio.Future[Response]"]) -> list[Response]:
-    """Return all responses; raise `QuicError` if one takes more than `TIMEOUT` seconds."""
+    """Wait for all responses and return them; raise `QuicError` if one takes more than `TIMEOUT` seconds."""
     try:
         async with asyncio.timeout(TIMEOUT):
             return list(await asyncio.gather(*futures))
@@ -121,9 +122,9 @@ async def connect(
     Args:
         to: server.
         trust: root certificate (PEM).
-        tickets: receives the server's session tickets; with *early*, the last one is used up.
-        early: whether to resume, and to send the first request as early data; the connection is then yielded before
-            anything has been sent.
+        tickets: list to which the server's session tickets are added; with *early*, the last one is removed and used.
+        early: whether to resume a session and send the first request as early data; the connection is then yielded
+            before anything has been sent.
 
     Raises:
         QuicError: the handshake takes more than `TIMEOUT` seconds.
@@ -150,7 +151,7 @@ async def connect(
 
 
 async def _socket(client: Client) -> asyncio.DatagramTransport:
-    """Give *client* a new socket, from which it sends from now on."""
+    """Replace the socket from which *client* sends."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: client, local_addr=("0.0.0.0", 0))
     return transport

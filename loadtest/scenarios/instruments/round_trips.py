@@ -17,15 +17,15 @@ def check_slope(
     samples: Sequence[tuple[float, Sequence[float]]],
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Fit a line through the shortest times and check that its slope is *trips*.
+    """Fit a line to the shortest time at each round-trip time, and check that its slope is *trips*.
 
-    A busy machine can only add time, so the shortest of the repeats is used.
+    The shortest of the repeated measurements is used because a busy machine can only add time.
 
     Args:
         findings: receives a row and a check.
         name: name of the row and of the check.
         trips: expected round trips.
-        samples: (round-trip time, measured times), in milliseconds.
+        samples: pairs of a round-trip time and the times measured at it, in milliseconds.
         tolerance: largest difference between the slope and *trips*.
 
     Returns:

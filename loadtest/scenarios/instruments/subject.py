@@ -1,4 +1,4 @@
-"""The host under test: its address, its region, and its name as a host of the lab; counters of the link from it."""
+"""Finds the address, region and lab host of the server under test, and reads the counters of the link from it."""
 
 import time
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class Subject:
     #: DNS name of the server.
     name: str
     address: str
-    #: Region of the address, whose link to `CLIENTS` the scenario may change.
+    #: Region of the server's address; the scenario may change the link between this region and `CLIENTS`.
     region: str
-    #: Name of the host of the lab that has this address; "" if the server is not part of the lab.
+    #: Name of the lab host with this address; "" if the server is not part of the lab.
     host: str
 
 
 async def find(run: Run, name: str) -> Subject:
-    """Resolve *name* with the lab's resolver and return the server that it names.
+    """Resolve *name* with the lab's resolver and return the server with the resulting address.
 
     Raises:
-        Skipped: the address is in no region of the lab, or in the region of the clients, so no link leads to it.
+        Skipped: the address is in no region of the lab, or in the clients' region, to which no link leads.
     """
     address = (await run.blocking(Stub().resolve, name)).rdata[0]
     regions = (await run.lab.call("wan", "GET", "/admin/links")).get("regions", {})
@@ -50,4 +50,4 @@ def settled(admin: Admin, source: str, target: str) -> dict[str, Any]:
         if link["packets"] == before and not link["queued"]:
             return link
         before = link["packets"]
-        time.sleep(0.01)  # give packets that the hosts still hold the time to reach the link
+        time.sleep(0.01)  # packets that are still inside a host need time to reach the link

@@ -1,7 +1,7 @@
-"""Where a text can be read on its way: at the router, at the edge, at the origin, in the database, by the recipient.
+"""Records where a text can be read: at the router, at the edge, at the origin, in the database, at the recipient.
 
-The edge and the origin record with their taps what they have after decrypting TLS.  A place *reads* the text if the
-text occurs in the bytes recorded at this place.
+The taps of the edge and of the origins record data after TLS is decrypted.  A place *reads* the text if the text occurs
+in the bytes captured at this observation point.
 """
 
 import base64
@@ -15,11 +15,11 @@ from wireformat import ip, pcap
 
 #: Hosts that share the database behind www.example.com.
 ORIGINS = ("catalog-1", "catalog-2")
-#: Host that the text is sent to.
+#: Host to which the text is sent.
 HOST = "www.example.com"
-#: Maximum duration of the recordings in seconds; they are stopped when the text has arrived.
+#: Maximum duration of the recordings in seconds; normally they stop as soon as the text has arrived.
 SECONDS = 30.0
-#: Ways of sending, each with its description.
+#: Ways of sending the text, each with its description.
 WAYS = {
     "http": "an item over HTTP: not encrypted",
     "https": "an item over HTTPS: encrypted in transit",
@@ -33,7 +33,7 @@ PLACES = {
     "database": "database file",
     "recipient": "recipient",
 }
-#: Places that must read the text, by way; no other place may read it.
+#: Places at which the text must be readable, by way of sending; at all other places it must be unreadable.
 READS = {
     "http": {"network", "edge", "origin", "database", "recipient"},
     "https": {"edge", "origin", "database", "recipient"},
@@ -42,41 +42,41 @@ READS = {
 }
 #: Ports of the edge on which clients send the text.
 EDGE_PORTS = (80, 443)
-#: Number of bytes shown per view.
+#: Number of bytes of a message that a view shows.
 SHOWN = 24
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The message of one way, as recorded at one place."""
+    """The message sent in one way, as captured at one place."""
 
     place: str
     way: str
-    #: The text as sent in this way, with the way's name appended.
+    #: The text that was sent, which ends with the name of the way of sending.
     text: str
-    #: The message as recorded at this place; empty if it was not found.
+    #: The message as captured at this place; empty if it was not found.
     data: bytes
-    #: Whether the text occurs in any bytes recorded at this place.
+    #: Whether the text occurs in any bytes captured at this place.
     reads: bool
 
     @property
     def right(self) -> bool:
-        """Whether the place has the message, and reads the text if and only if `READS` lists the place."""
+        """Whether the message was found at this place, and the text was readable exactly if `READS` lists the place."""
         return bool(self.data) and self.reads == (self.place in READS[self.way])
 
     @property
     def shown(self) -> str:
-        """The text if it is readable, else the last bytes in hexadecimal, because headers come first."""
+        """The text if it is readable, else the last bytes of the message in hexadecimal, because headers come first."""
         return self.text if self.reads else self.data[-SHOWN:].hex(" ")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that was recorded while the text was sent."""
+    """All recordings made while the text was sent."""
 
     #: Report of the mailbox client (`origin.correspondent.views`).
     sent: dict[str, Any]
-    #: IPv4 packets at the router.
+    #: IPv4 packets captured at the router.
     packets: tuple[bytes, ...]
     #: Bytes that the edge sent to origins.
     edge: bytes
@@ -84,7 +84,7 @@ class Evidence:
     bodies: dict[str, bytes]
     #: Content of the database's files.
     database: bytes
-    #: The note's ciphertext, as the origin stores it.
+    #: Ciphertext of the note, as stored by the origin.
     note: bytes
 
 
@@ -124,7 +124,7 @@ def _recording(lab: Admin, host: str, path: str, more: dict[str, Any]) -> Iterat
 
 
 def views_of(evidence: Evidence) -> Iterator[View]:
-    """Yield one view per way and place."""
+    """Yield a view for each combination of way of sending and place."""
     streams = _streams(evidence.packets)
     everywhere = {
         "network": b"\n".join(streams.values()),
