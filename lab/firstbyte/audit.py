@@ -7,9 +7,10 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,20 @@ def run(args: argparse.Namespace) -> int:
     """
     commands = _commands(args)
     chosen = _chosen(args.only)
-    before = _baseline(args.baseline) if args.baseline else None
-    for path in (args.junit, args.markdown):
-        if path is not None and not path.resolve().parent.is_dir():
+    before = _baseline(args.baseline, commands) if args.baseline else None
+    outputs = [path for path in (args.junit, args.markdown) if path is not None]
+    for path in outputs:
+        if path.is_dir() or not path.resolve().parent.is_dir():
             raise UsageError(f"expected a file in a folder that exists, got {path}")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise UsageError(f"expected two files for --junit and --markdown, got {outputs[0]} twice")
     findings: dict[str, Sequence[Finding]] = {}
     began, at = time.monotonic(), time.time()
     for name, command in commands.items():
         if not args.json:
             print(f"  {name}: {len(chosen)} traps, at most {args.limit:g} s each", file=sys.stderr, flush=True)
         try:
-            findings[name] = asyncio.run(audit(command, chosen, limit=args.limit, jobs=args.jobs))
+            findings[name] = asyncio.run(_interruptible(command, chosen, args.limit, args.jobs))
         except OSError as error:
             raise NotStartedError(f"cannot start the traps: {error}") from None
     if args.json:
@@ -77,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
         args.markdown.write_text(_markdown(findings, terminal.date(at)), encoding="utf-8")
     if args.junit is not None:
         took = time.monotonic() - began
-        junit.write(args.junit, [_suite(*each, took / len(findings), terminal.iso(at)) for each in findings.items()])
+        junit.write(
+            args.junit, [_suite(*each, before, took / len(findings), terminal.iso(at)) for each in findings.items()]
+        )
     return _exit_code(findings, before)
 
 
@@ -129,15 +135,40 @@ def _chosen(only: Sequence[str]) -> list[Trap]:
     return [trap for trap in TRAPS if not only or trap.name in only or trap is TRAPS[0]]
 
 
-def _baseline(path: Path) -> dict[tuple[str, str], bool]:
-    """Read the JSON of an earlier audit; return whether each reaction was right, by client and trap."""
+async def _interruptible(command: Sequence[str], chosen: Sequence[Trap], limit: float, jobs: int) -> Sequence[Finding]:
+    """Audit one client; on SIGTERM or SIGHUP, clean up as after Ctrl-C and raise `KeyboardInterrupt`."""
+    loop = asyncio.get_running_loop()
+    working = asyncio.ensure_future(audit(command, chosen, limit=limit, jobs=jobs))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, working.cancel)
+    try:
+        return await working
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _baseline(path: Path, clients: Iterable[str]) -> dict[tuple[str, str], bool]:
+    """Read the JSON of an earlier audit; return whether each reaction was right, by client and trap.
+
+    Raises:
+        UsageError: the file cannot be read, or has no findings about one of *clients*.
+    """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        return {(client, each["trap"]): each["verdict"] == "right" for client, found in body.items() for each in found}
+        found = {(client, each["trap"]): each["verdict"] == "right" for client, rows in body.items() for each in rows}
     except OSError as error:
         raise UsageError(f"--baseline {path}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(f"--baseline {path}: expected the output of `firstbyte audit --json`") from None
+    known = {client for client, _ in found}
+    if missing := [client for client in clients if client not in known]:
+        raise UsageError(f"--baseline {path}: expected findings about {missing[0]}, got {', '.join(sorted(known))}")
+    return found
+
+
+def _worse(name: str, finding: Finding, before: Mapping[tuple[str, str], bool] | None) -> bool:
+    """Return whether a wrong reaction counts: with a baseline, only one that was right before, or is not in it."""
+    return bool(finding.verdict) and (before is None or before.get((name, finding.trap.name), True))
 
 
 def _exit_code(findings: Findings, before: Mapping[tuple[str, str], bool] | None) -> int:
@@ -150,13 +181,9 @@ def _exit_code(findings: Findings, before: Mapping[tuple[str, str], bool] | None
                 file=sys.stderr,
             )
             return INVALID
-    wrong = [(name, each) for name, found in findings.items() for each in found if each.verdict]
-    if before is not None:
-        wrong = [(name, each) for name, each in wrong if before.get((name, each.trap.name), False)]
-        for name, each in wrong:
-            print(
-                f"firstbyte audit: worse than the baseline: {name}, {each.trap.name}: {each.verdict}", file=sys.stderr
-            )
+    wrong = [(name, each) for name, found in findings.items() for each in found if _worse(name, each, before)]
+    for name, each in wrong if before is not None else ():
+        print(f"firstbyte audit: worse than the baseline: {name}, {each.trap.name}: {each.verdict}", file=sys.stderr)
     return WRONG if wrong else 0
 
 
@@ -201,8 +228,14 @@ def _markdown(findings: Findings, date: str) -> str:
     return "\n".join([f"Measured {date}.", "", *lines, f"| | reactions that are right | {counts} |", ""])
 
 
-def _suite(name: str, found: Sequence[Finding], took: float, began: str) -> Suite:
-    cases = [Case(each.trap.name, "failure" if each.verdict else "passed", _why(each)) for each in found]
+def _suite(
+    name: str, found: Sequence[Finding], before: Mapping[tuple[str, str], bool] | None, took: float, began: str
+) -> Suite:
+    """Return the findings about one client as a test suite; what was wrong in the baseline as well is skipped."""
+    cases = []
+    for each in found:
+        outcome = "failure" if _worse(name, each, before) else "skipped" if each.verdict else "passed"
+        cases.append(Case(each.trap.name, outcome, _why(each)))  # type: ignore[arg-type]  # one of the outcomes
     return Suite(f"audit of {name}", cases, took, began)
 
 

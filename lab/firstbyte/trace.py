@@ -14,6 +14,8 @@ from waterfall.measure import split
 
 #: Maximum duration of a trace in seconds: two requests, each step with its own time-out.
 TIMEOUT = 90.0
+#: Maximum number of segments in a ladder diagram.
+DRAWN = 200
 #: Error replies of the agent on `client`: 422 if the URL cannot be fetched, 503 if the host cannot capture packets.
 REFUSED = re.compile(r": (422|503): (.*)", re.DOTALL)
 
@@ -53,6 +55,9 @@ def trace(args: argparse.Namespace) -> int:
             found = save(found, args.pcap, args.keylog)
             if args.svg is not None:
                 _draw(args.svg, found)
+                if not args.packets:
+                    found = {**found, "cold": {**found["cold"], "packets": None}}
+                    found["warm"] = {**found["warm"], "packets": None} if found.get("warm") else None
         except EvidenceError as error:
             raise UsageError(str(error)) from None
         _show_on_console(lab, found)
@@ -75,14 +80,18 @@ def _draw(path: Path, found: dict[str, Any]) -> None:
     if not packets["packets"]:
         raise EvidenceError("nothing to draw: no packet of this request crossed wan")
     predicted = cold.get("ttfb_predicted_ms")
-    caption = (
-        f"First byte after {cold['ttfb_ms']:.1f} ms{'' if predicted is None else f', predicted {predicted:.1f} ms'}; "
-    )
-    caption += (
-        f"{packets['round_trips']} round trips to the server before it. Dots are TCP states. Idle times are shortened."
-    )
+    rows = packets["packets"]
+    parts = [
+        f"First byte after {cold['ttfb_ms']:.1f} ms" + ("" if predicted is None else f", predicted {predicted:.1f} ms"),
+        f"{packets['round_trips']} round trips to the server before it. Dots are TCP states. Idle times are shortened.",
+    ]
+    if len(rows) > DRAWN:
+        parts.insert(0, f"The first {DRAWN} of {len(rows):,} packets")
+    caption = "; ".join(parts)
     try:
-        path.write_text(reports.ladder(packets, f"{found['url']}, packet by packet", caption))
+        path.write_text(
+            reports.ladder({**packets, "packets": rows[:DRAWN]}, f"{found['url']}, packet by packet", caption)
+        )
     except OSError as error:
         raise EvidenceError(f"cannot write {path}: {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ LIMIT, JOBS = 15.0, 4
 TRUST_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 #: Environment variables that would redirect requests to a proxy.
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+#: Maximum number of bytes of a client's standard error that are read.
+MAX_SAID = 64 << 10
 _PYTHON = (sys.executable, "-c")
 _AIOHTTP = """
 import asyncio, sys, aiohttp
@@ -145,7 +148,7 @@ def check(command: Sequence[str]) -> None:
     if not any("{url}" in word for word in command):
         raise AuditError("expected {url} in the command, where the client takes its URL")
     if shutil.which(command[0]) is None:
-        raise AuditError(f"expected a program, got {command[0]!r}, which does not exist")
+        raise AuditError(f"expected a program, got {command[0]!r}, which does not exist or cannot be executed")
 
 
 async def _run(command: Sequence[str], stand: Stand, folder: Path, limit: float) -> Finding:
@@ -155,28 +158,28 @@ async def _run(command: Sequence[str], stand: Stand, folder: Path, limit: float)
     environment |= dict.fromkeys(TRUST_VARIABLES, root)
     clock = asyncio.get_running_loop().time
     began = clock()
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        env=environment,
-        cwd=folder,
-        start_new_session=True,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    said = b""
-    try:
-        async with asyncio.timeout(limit):
-            _, said = await process.communicate()
-    except TimeoutError:
-        reaction: Reaction = "hung"
-    else:
-        reaction = "refused" if process.returncode else "accepted"
-    finally:
-        if process.returncode is None:
+    with tempfile.TemporaryFile() as errors:  # not a pipe, which children of the client could keep open
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            env=environment,
+            start_new_session=True,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=errors,
+        )
+        try:
+            async with asyncio.timeout(limit):
+                await process.wait()
+        except TimeoutError:
+            reaction: Reaction = "hung"
+        else:
+            reaction = "refused" if process.returncode else "accepted"
+        finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
+                os.killpg(process.pid, signal.SIGKILL)  # the client, or children that it left behind
             await process.wait()
+        errors.seek(0)
+        said = errors.read(MAX_SAID)
     requests = stand.visit.requests
     return Finding(
         stand.trap,
@@ -192,4 +195,5 @@ async def _run(command: Sequence[str], stand: Stand, folder: Path, limit: float)
 def _message(said: str) -> str:
     """Return the most informative line of standard error: the last line of a Python traceback, otherwise the first."""
     lines = said.strip().splitlines() or [""]
-    return lines[-1 if lines[0].startswith("Traceback") else 0][:200]
+    line = lines[-1 if lines[0].startswith("Traceback") else 0][:200]
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)

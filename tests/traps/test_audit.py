@@ -7,9 +7,11 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.waiting import comes_true
 from traps.audit import CLIENTS, AuditError, Finding, audit
 from traps.catalogue import CERTIFICATES, CONNECTION, CONTROLS, HTTP, TLS, TRAPS, Trap
 
@@ -85,6 +87,15 @@ def test_a_client_that_hangs_is_killed() -> None:
     found = audited(*sleeping, traps=(CONTROLS[0],), limit=1.0)["good"]
     assert (found.reaction, found.code, found.verdict) == ("hung", None, "hangs")
     assert found.took < 60
+
+
+def test_children_that_a_client_leaves_behind_do_not_count_as_hanging(tmp_path: Path) -> None:
+    """They inherit the client's standard error, and end with the client's process group."""
+    leaving = f"sleep 600 & echo $! > {tmp_path}/child; exec true {{url}}"
+    found = audited("sh", "-c", leaving, traps=(CONTROLS[0],))["good"]
+    assert (found.reaction, found.took < 60) == ("accepted", True)
+    child = Path("/proc") / (tmp_path / "child").read_text().strip()
+    assert comes_true(lambda: not child.exists() or " Z " in (child / "stat").read_text())
 
 
 @pytest.mark.parametrize("name", sorted(HANGING))
