@@ -91,7 +91,7 @@ class Server:
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def memory(self) -> float:
-        """Return the resident memory of its largest process, in MiB."""
+        """Return the resident memory of the server's largest process, in MiB."""
         found = (re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in self.pids)
         return max(int(match[1]) / 1024 for match in found if match)
 

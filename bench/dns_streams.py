@@ -98,7 +98,7 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
 
 
 def certificate(folder: Path) -> Path:
-    """Create a self-signed certificate with a P-256 key for both servers; return the file with both."""
+    """Create a P-256 key and a self-signed certificate for both servers; return the file with key and certificate."""
     pem = folder / "pair.pem"
     command = [
         "openssl",

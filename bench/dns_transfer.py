@@ -127,7 +127,7 @@ def secondary(command: list[str], port: int) -> float:
 
 
 def into(folder: Path, primary: int, repeat: int) -> dict[str, float]:
-    """Return the median times in seconds in which our server and NSD, as secondaries of *primary*, come to serve it."""
+    """Return how long our server and NSD each take, as secondaries of *primary*, to serve the zone: medians in s."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for number in range(repeat):
         here, port = folder / f"secondary{number}", free_port()

@@ -1,4 +1,4 @@
-"""Start-up time, memory and stop time of the whole lab in each runtime.
+"""Start-up duration, memory and shutdown duration of the whole lab in each runtime.
 
     python bench/lab_footprint.py [docker] [netns] [--json]
 
@@ -41,7 +41,7 @@ class Host:
 
 @dataclass(slots=True)
 class Cost:
-    """Start-up time, stop time and hosts of the lab in one runtime."""
+    """Start-up and shutdown durations of the lab in one runtime, and measurements of its hosts."""
 
     runtime: str
     up_s: float = 0.0

@@ -30,7 +30,7 @@ SO_TIMESTAMPNS = 35
 #: Packet format: sequence number, send time and, in replies, arrival time at ``b``; times in nanoseconds since 1970.
 PACKET = struct.Struct("=QQQ")
 SIZE = 120
-#: Time to wait for outstanding packets after the last one is sent, in seconds.
+#: How long to wait for outstanding packets after the last packet is sent, in seconds.
 PATIENCE = 1.0
 #: Targets for the one-way error on an otherwise idle machine, in milliseconds.
 MEDIAN_LIMIT, P99_LIMIT = 0.5, 2.0

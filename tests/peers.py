@@ -98,7 +98,7 @@ class Peers:
                 writer.close()
         async with asyncio.timeout(5):
             await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
-        # Give connections whose handshake is in progress time to end; they have no writer that could be closed.
+        # Give connections that are still in the handshake time to finish; they have no writer that could be closed.
         await asyncio.sleep(0.02)  # waits for handshakes that are still in progress
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:

@@ -81,7 +81,7 @@ def to_text(rdtype: int) -> str:
 
 
 def from_text(text: str) -> int:
-    """Return the type number for a mnemonic in any case or for ``TYPE65280``; raise `RdataSyntaxError`."""
+    """Return the type number for a mnemonic in any case or ``TYPE65280``; raise `RdataSyntaxError` on failure."""
     word = text.upper()
     number = _NUMBERS.get(word)
     if number is None and word.startswith("TYPE") and word[4:].isascii() and word[4:].isdigit() and len(word) < 10:

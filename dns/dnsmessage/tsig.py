@@ -16,15 +16,15 @@ from dnsmessage.name import Name
 
 TSIG, _ANY = 250, 255
 BADSIG, BADKEY, BADTIME, BADTRUNC = 16, 17, 18, 22
-#: Names of the error codes in a TSIG record, for log lines (section 3).
+#: Names of the error codes in a TSIG record, for log lines (RFC 8945 section 3).
 ERRORS = {BADSIG: "BADSIG", BADKEY: "BADKEY", BADTIME: "BADTIME", BADTRUNC: "BADTRUNC"}
-#: Maximum clock difference between client and server, in seconds (recommended in section 10).
+#: Maximum clock difference between client and server, in seconds (recommended in RFC 8945 section 10).
 FUDGE = 300
-#: Maximum number of unsigned messages between two signed ones in a transfer (section 5.3.1).
+#: Maximum number of unsigned messages between two signed ones in a transfer (RFC 8945 section 5.3.1).
 MAX_UNSIGNED = 99
-#: Minimum length of a truncated MAC in bytes, even if the key allows shorter ones (section 5.2.2.1).
+#: Minimum length of a truncated MAC in bytes, even if the key allows shorter ones (RFC 8945 section 5.2.2.1).
 MIN_MAC = 10
-#: hashlib's name of each algorithm's hash function, by the algorithm's name in the TSIG record (section 6).
+#: hashlib's name of each algorithm's hash function, by the algorithm's name in the TSIG record (RFC 8945 section 6).
 ALGORITHMS = {
     Name.from_text(f"{name}."): hash_name
     for name, hash_name in {
@@ -68,7 +68,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Tsig:
-    """The contents of a TSIG record (section 4.2)."""
+    """The contents of a TSIG record (RFC 8945 section 4.2)."""
 
     name: Name
     algorithm: Name
@@ -81,11 +81,11 @@ class Tsig:
     other: bytes = b""
 
     def timers(self) -> bytes:
-        """Return the fields covered by the MAC of the second and later messages of a transfer (section 5.3.1)."""
+        """Return the fields that the MAC of a transfer's second and later messages covers (RFC 8945 section 5.3.1)."""
         return struct.pack("!HIH", self.time >> 32, self.time & 0xFFFFFFFF, self.fudge)
 
     def variables(self) -> bytes:
-        """Return the TSIG fields covered by the MAC of a message (section 4.3.3)."""
+        """Return the TSIG fields covered by the MAC of a message (RFC 8945 section 4.3.3)."""
         head = self.name.key + struct.pack("!HI", _ANY, 0) + self.algorithm.key
         return head + self.timers() + struct.pack("!HH", self.error, len(self.other)) + self.other
 
@@ -127,7 +127,7 @@ def sign(wire: bytes, key: Key, now: int) -> tuple[bytes, bytes]:
 
 
 def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
-    """Check the signature of a request, if it has one, in the order of section 5.2: key, MAC, time, truncation.
+    """Check the signature, if any, of a request in the order of RFC 8945 section 5.2: key, MAC, time, truncation.
 
     Raises:
         TsigError: the signature is not valid; `refusal` encodes the response.
@@ -144,7 +144,10 @@ def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
 
 
 def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
-    """Return the error response to the request *wire*; only BADTIME and BADTRUNC are signed (section 5.3.2)."""
+    """Return the error response to the request *wire*; it is signed only for BADTIME and BADTRUNC.
+
+    The rules are in RFC 8945 section 5.3.2.
+    """
     response = error_response(wire, error.rcode)
     asked = error.tsig
     if asked is None:
@@ -210,7 +213,7 @@ class Verifier:
         return wire[:2] + plain[2:]
 
     def finish(self) -> None:
-        """Raise `TsigError` unless the last message was signed (section 5.3.1)."""
+        """Raise `TsigError` unless the last message was signed (RFC 8945 section 5.3.1)."""
         if self._first or self._unsigned:
             raise TsigError(f"expected the last message to be signed with {self.key.name}", BADSIG)
 

@@ -1,4 +1,4 @@
-"""Compile a zone into finished answers: response bodies that are encoded before the first query.
+"""Compile a zone into prebuilt answers: response bodies that are encoded before the first query.
 
 An existing name and type has exactly one body. A referral, NXDOMAIN, NODATA or wildcard answer is the same for every
 name below its anchor (the cut, apex or closest encloser), except that compression pointers depend on the length of the
@@ -61,7 +61,7 @@ class Tail:
 
 @dataclass(slots=True)
 class Compiled:
-    """A zone with its finished answers."""
+    """A zone with its prebuilt answers."""
 
     zone: Zone
     answers: Answers
@@ -77,7 +77,7 @@ class Compiled:
     full: int = 0
 
     def find(self, qname: bytes, qtype: int) -> Tail | None:
-        """Return the `Tail` for a question that has no finished answer of its own.
+        """Return the `Tail` for a question that has no prebuilt answer of its own.
 
         *qname* is in lower case, at or below the apex. Returns None if `nameserver.answer` has to handle the question.
         """

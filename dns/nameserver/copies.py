@@ -45,7 +45,7 @@ def write(path: Path, zone: Zone, confirmed: float) -> None:
 
 
 def confirm(path: Path, confirmed: float) -> None:
-    """Set the time at which a primary confirmed the copy *path*, in seconds since 1970; raise `OSError`."""
+    """Set the time (seconds since 1970) at which a primary confirmed the copy *path*; raise `OSError` on failure."""
     os.utime(path, (confirmed, confirmed))
 
 

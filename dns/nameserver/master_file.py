@@ -71,7 +71,7 @@ def parse(origin: str, text: str, source: str = "<text>") -> Zone:
 
 
 def words(text: str, rdtype: int = 0) -> list[bytes]:
-    """Split RDATA in presentation format into words, with quotes removed and escapes kept; raise `ZoneError`."""
+    """Split RDATA in presentation format into words, without quotes but with escapes; raise `ZoneError` on failure."""
     found: list[bytes] = []
     try:
         depth = _tokens(text.encode(), found, 0, 1, _PARAMETER if rdtype in _SERVICE_TYPES else _TOKEN)
@@ -95,7 +95,7 @@ class _Reader:
         self._depth = 0
 
     def read(self, file: BinaryIO) -> Zone:
-        """Return the zone parsed from *file*; raise `ZoneFileError`."""
+        """Return the zone parsed from *file*; raise `ZoneFileError` if the file is not valid."""
         self._file(file)
         try:
             return self.builder.zone()

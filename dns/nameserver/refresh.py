@@ -315,7 +315,10 @@ class Secondaries:
         return Refresher(core, self._server, self._keys, self._folder, self._transfers)
 
     def add(self, apex: Name, primaries: Iterable[Primary]) -> None:
-        """Start to transfer and refresh the new zone *apex*; queries for it get SERVFAIL until its first transfer."""
+        """Start transferring and refreshing the new zone *apex*.
+
+        Queries for the zone get SERVFAIL until the first transfer completes.
+        """
         self.zones[apex] = self._refresher(apex, primaries)
         self._server.withdraw(apex)
         self._tasks.append(asyncio.create_task(self.zones[apex].run(self._limit)))

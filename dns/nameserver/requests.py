@@ -36,7 +36,7 @@ class Outcome:
 
 
 class Requests:
-    """Answers requests for which there is no finished answer."""
+    """Answers requests for which there is no prebuilt answer."""
 
     def __init__(self, responder: Responder, access: Access, histories: dict[Name, History]) -> None:
         self.access = access

@@ -1,4 +1,4 @@
-"""Turn queries into responses: use a finished answer if there is one, `nameserver.answer` if not.
+"""Turn queries into responses: use a prebuilt answer if there is one, `nameserver.answer` if not.
 
 This module uses no sockets and reads no clock.
 """
@@ -88,7 +88,7 @@ class Responder:
         return error_response(wire, SERVFAIL)
 
     def reference(self, query: Query, limit: int) -> Response:
-        """Return the response that `nameserver.answer` gives, without using finished answers."""
+        """Return the response that `nameserver.answer` gives, without using prebuilt answers."""
         zone = self.find_zone(query.qname, query.qtype)
         if query.edns is not None and query.edns.version:
             content = Answer(BADVERS, False, query.qname)

@@ -101,7 +101,7 @@ class Server:
         self._dropped = metrics.counter("firstbyte_nameserver_dropped_total", "Queries without an answer", "reason")
         serials = metrics.gauge("firstbyte_nameserver_zone_serial", "Serial of each zone", "zone", across="max")
 
-        #: Finished answers sent since the last metrics scrape. They are counted here because updating a labelled
+        #: Prebuilt answers sent since the last metrics scrape. They are counted here because updating a labelled
         #: counter for each batch costs as much as the batch's lookups.
         self._finished = 0
 
@@ -182,11 +182,11 @@ class Server:
         return outcome.wire
 
     def answers(self) -> serving.Answers | None:
-        """Return the finished answers; None while any fault switch is on."""
+        """Return the prebuilt answers; None while any fault switch is on."""
         return None if self.telemetry.faults.any_on else self.responder.answers
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:
-        """Count and log a batch of queries that received finished answers."""
+        """Count and log a batch of queries that received prebuilt answers."""
         self._finished += len(questions)
         self.queries.add_batch(questions, clients)
 

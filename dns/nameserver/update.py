@@ -59,7 +59,7 @@ class _Draft:
         return found
 
     def add(self, entry: Entry) -> None:
-        """Add one record (section 3.4.2.2)."""
+        """Add one record (RFC 2136 section 3.4.2.2)."""
         node, rdtype = self.node(entry.name), entry.rdtype
         if rdtype == rdtypes.SOA:
             if entry.name == self.zone.apex and is_newer(serial_of(entry.rdata), serial_of(self.soa)):
@@ -74,7 +74,7 @@ class _Draft:
         records.data[rdatas.folded(rdtype, entry.rdata)] = entry.rdata
 
     def delete(self, entry: Entry) -> None:
-        """Delete one record, an RRset, or all RRsets of a name (sections 3.4.2.3 and 3.4.2.4)."""
+        """Delete one record, an RRset, or all RRsets of a name (RFC 2136 sections 3.4.2.3 and 3.4.2.4)."""
         node, apex = self.node(entry.name), entry.name == self.zone.apex
         if entry.rdclass == _ANY:
             for rdtype in [entry.rdtype] if entry.rdtype != _ANY else list(node):
@@ -91,7 +91,7 @@ class _Draft:
             del node[entry.rdtype]
 
     def change(self) -> Change | None:
-        """Return the difference between the zone and this draft; None if there is none (section 3.6)."""
+        """Return the difference between the zone and this draft; None if there is none (RFC 2136 section 3.6)."""
         zone, deleted, added = self.zone, list[Record](), list[Record]()
         for name, node in self._nodes.items():
             before = zone.node(name) or {}
@@ -131,7 +131,7 @@ def changed(zone: Zone, request: Request, permitted: Permitted) -> Change | None
 
 
 def _check_prerequisites(draft: _Draft, entries: tuple[Entry, ...]) -> None:
-    """Check every prerequisite (section 3.2)."""
+    """Check every prerequisite (RFC 2136 section 3.2)."""
     wanted: dict[tuple[Name, int], set[bytes]] = {}
     for entry in entries:
         name, rdtype = entry.name, entry.rdtype
@@ -158,7 +158,7 @@ def _check_prerequisites(draft: _Draft, entries: tuple[Entry, ...]) -> None:
 
 
 def _check(zone: Zone, entry: Entry) -> None:
-    """Check the syntax of one update; all updates are checked before the first is performed (section 3.4.1)."""
+    """Check one update's syntax; all updates are checked before the first is performed (RFC 2136 section 3.4.1)."""
     name, rdtype, rdclass = entry.name, entry.rdtype, entry.rdclass
     shown = f"{name} {rdtypes.to_text(rdtype)}"
     if not name.is_below(zone.apex):

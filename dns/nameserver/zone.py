@@ -32,7 +32,7 @@ def kind(rdtype: int) -> bytes:
 
 
 def type_of(question: bytes) -> int:
-    """Return the record type in a question in wire form; the last four bytes of the question are enough."""
+    """Return the record type of a question in wire form; the question's last four bytes are enough."""
     return int.from_bytes(question[-4:-2], "big")
 
 
@@ -124,7 +124,7 @@ class Zone:
 
     @property
     def negative_ttl(self) -> int:
-        """Time for which NXDOMAIN and NODATA may be cached, in seconds (RFC 2308 section 3)."""
+        """How long NXDOMAIN and NODATA may be cached, in seconds (RFC 2308 section 3)."""
         return min(self.soa.ttl, int(struct.unpack("!I", self.soa.rdata[0][-4:])[0]))
 
     def node(self, name: Name) -> dict[int, RRset] | None:
@@ -133,7 +133,7 @@ class Zone:
         return found if found or name.key in self.empty else None
 
     def kinds(self, also: Iterable[int] = ()) -> tuple[bytes, ...]:
-        """Return the record types in this zone or an earlier version, and *also*, each as returned by `kind`."""
+        """Return the record types of this zone and its earlier versions, and those in *also*, as encoded by `kind`."""
         return tuple(dict.fromkeys((*self._kinds, *map(kind, also))))
 
     def exists(self, key: bytes) -> bool:

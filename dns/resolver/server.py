@@ -159,7 +159,7 @@ class Server:
         return listener
 
     def handler(self) -> serving.Handler:
-        """Return the handler for all transports: it sends a finished answer or calls the policy and `handle`."""
+        """Return the handler for all transports: it sends a prebuilt answer or calls the policy and `handle`."""
         guarded = self.policy.guard(self.handle)
 
         def handle(

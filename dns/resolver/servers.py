@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 #: Number of consecutive time-outs after which a server counts as unresponsive (RFC 9520 section 3.1: three).
 EJECT_AFTER = 3
-#: Time for which an unresponsive server is used only after all others, in seconds (RFC 2308 section 7.2: at most five
+#: How long an unresponsive server is used only after all others, in seconds (RFC 2308 section 7.2: at most five
 #: minutes). After that, one query probes it.
 COOLDOWN = 60.0
 #: Weight of the newest sample in the smoothed round-trip time. RFC 6298 uses 1/8 for a continuous stream of samples,
@@ -27,8 +27,8 @@ class Known:
     srtt_ms: float | None = None
     #: Number of consecutive queries without a reply.
     timeouts: int = 0
-    #: Time until which all other servers are preferred, in seconds on the caller's clock; 0 if the server is not
-    #: ejected.
+    #: When the server's ejection ends, in seconds on the caller's clock; until then, all other servers are preferred.
+    #: 0 if the server is not ejected.
     ejected_until: float = 0.0
     #: False after the server rejected a query with EDNS (FORMERR, NOTIMP or BADVERS) and answered the same query
     #: without EDNS (RFC 6891 section 7).

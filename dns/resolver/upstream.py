@@ -22,11 +22,11 @@ T = TypeVar("T")
 FIRST_TIMEOUT = 0.8
 #: Minimum and maximum time-out, in seconds.
 MIN_TIMEOUT, MAX_TIMEOUT = 0.3, 3.0
-#: Between these bounds, the time-out is the smoothed round-trip time multiplied by this factor.
+#: Factor by which the smoothed round-trip time is multiplied to obtain the time-out, within the bounds above.
 RTT_FACTOR = 4.0
-#: Errors that concern the server or the path to it; others, such as EMFILE, concern only this host.
+#: Errors caused by the server or by the path to the server; other errors, such as EMFILE, are caused by this host.
 UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-#: Errors for a lack of descriptors or buffers.
+#: Errors that mean that descriptors or buffers are exhausted.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
 #: Delay before a retry after such an error, in seconds.
 EXHAUSTED_RETRY = 0.02

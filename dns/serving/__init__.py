@@ -1,7 +1,7 @@
 """Sockets for DNS servers: UDP, TCP (RFC 1035 section 4.2, RFC 7766) and TLS (RFC 7858).
 
 `start` returns a listener for UDP and TCP on the same port, `start_tls` one for TLS. A handler receives each query and
-returns the reply. For common questions, `Answers` holds finished answers that are sent without calling the handler.
+returns the reply. For common questions, `Answers` holds prebuilt answers that are sent without calling the handler.
 `Policy` adds access control, rate limiting, cookies and identity to a handler.
 """
 

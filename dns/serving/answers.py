@@ -1,4 +1,4 @@
-"""Finished answers: the encoded part of a response after the question, stored at a fixed memory address.
+"""Prebuilt answers: the encoded part of a response after the question, stored at a fixed memory address.
 
 `serving.batch` sends these answers without running Python code per query; the handler answers all other queries.
 """
@@ -35,7 +35,7 @@ Counts = tuple[int, int, int]
 
 
 class Answers:
-    """A table of finished answers by question (name in lower case, type and class, in wire form)."""
+    """A table of prebuilt answers by question (name in lower case, type and class, in wire form)."""
 
     def __init__(self, flags: int) -> None:
         """Create an empty table; *flags* are the header flags and rcode of every answer in it."""
@@ -64,7 +64,7 @@ class Answers:
         return f"<Answers {len(self)} chunks={len(self._chunks)}>"
 
     def add(self, question: bytes, counts: Counts, body: bytes) -> None:
-        """Copy a finished answer into the table.
+        """Copy a prebuilt answer into the table.
 
         Args:
             question: name in lower case, type and class, in wire form.
@@ -148,7 +148,7 @@ class Answers:
         self.others.pop(question, None)
 
     def respond(self, wire: bytes) -> bytes | None:
-        """Return the response to a plain query with a small finished answer; None if the handler has to answer.
+        """Return the response to a plain query with a small prebuilt answer; None if the handler has to answer.
 
         A plain query has no flags except RD and CD, and no record except an OPT record without options.
         """

@@ -1,4 +1,4 @@
-"""Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a finished answer.
+"""Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a prebuilt answer.
 
 If every query of a batch is identical to an earlier one, except for its ID, each response consists of the ID in the
 receive buffer and the response prepared for the earlier query (`Answers.prepare`). This takes one look-up per query.
@@ -42,7 +42,7 @@ _OPT = OPT_SIZE
 #: After `TRUST` consecutive batches that each contain a new query, prepared responses are looked up in only one of
 #: every `PROBE` batches. Queries in random case, for example, are never repeated, so looking them up would waste time.
 TRUST, PROBE = 32, 64
-#: Table entry that marks a query without a finished answer.
+#: Table entry that marks a query without a prebuilt answer.
 _MISS = bytes(24)
 
 Client = tuple[str, int]
@@ -52,10 +52,10 @@ Handle = Callable[[bytes, Client, bytes], bytes | bytearray | None]
 
 
 class Finished(Protocol):
-    """A source of finished answers."""
+    """A source of prebuilt answers."""
 
     def answers(self) -> Answers | None:
-        """Return the currently valid answers; None sends every query to the handler."""
+        """Return the prebuilt answers that are currently valid, or None to pass every query to the handler."""
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:
         """Count and log answered queries: lower-case questions, and clients as consecutive struct sockaddr_in."""
@@ -192,7 +192,7 @@ class Batch:
     def _finished(
         self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Finished, *, learn: bool
     ) -> Sequence[int]:
-        """Fill in the replies to queries with a finished answer; return the indexes of all other queries.
+        """Fill in the replies to queries with a prebuilt answer; return the indexes of all other queries.
 
         With *learn*, also store these replies with `Answers.prepare`, for later identical queries.
         """

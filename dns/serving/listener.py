@@ -1,7 +1,7 @@
 """Listener for one address over UDP and TCP (RFC 1035 section 4.2, RFC 7766), or over TLS (RFC 7858).
 
 The handler takes a query as bytes and returns the reply as bytes, so decoding, policy and truncation are the
-handler's task. The listener answers UDP queries with a finished answer itself. Connections are in
+handler's task. The listener answers UDP queries with a prebuilt answer itself. Connections are in
 `serving.connections`.
 """
 
@@ -162,8 +162,8 @@ async def start(
     Args:
         endpoint: IP address and port; port 0 selects a free port. On 0.0.0.0 and ``::``, replies are sent from the
             address that received the query.
-        handler: called on the event loop for each query without a finished answer; may return an awaitable.
-        finished: source of finished answers for UDP over IPv4; None sends every query to the handler.
+        handler: called on the event loop for each query without a prebuilt answer; may return an awaitable.
+        finished: source of prebuilt answers for UDP over IPv4; None to pass every query to the handler.
         tcp_idle: seconds after which an idle TCP connection is closed (RFC 7766 section 6.2.3).
         shared: whether other processes may listen on the same port (SO_REUSEPORT); the kernel distributes clients.
 

@@ -87,7 +87,7 @@ class Policy:
 
     @property
     def per_query(self) -> bool:
-        """Whether the policy must see every query, so that the listener must not send finished answers."""
+        """Whether the policy must see every query, so that the listener must not send prebuilt answers."""
         return bool(self.settings.allow or self._limit)
 
     def guard(self, handler: Handler) -> Handler:

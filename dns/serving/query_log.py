@@ -46,7 +46,7 @@ class QueryLog:
         self._append((time.time(), transport, rcode, wire[:_STORED], client, fields), 1)
 
     def add_batch(self, questions: list[bytes], clients: bytes) -> None:
-        """Record a batch of UDP queries that received finished answers with rcode NOERROR."""
+        """Record a batch of UDP queries that received prebuilt answers with rcode NOERROR."""
         self._append((time.time(), questions, clients), len(questions))
 
     def latest(self, limit: int) -> list[dict[str, Any]]:

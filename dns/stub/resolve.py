@@ -26,7 +26,7 @@ from telemetry.clock import Clock
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
-#: Time for which the stub queries a server over UDP after TLS has failed, if the transport falls back, in seconds.
+#: How long the stub queries a server over UDP after TLS has failed, if the transport falls back, in seconds.
 PLAIN_FOR = 60.0
 _random = random.SystemRandom()
 

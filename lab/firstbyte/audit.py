@@ -167,7 +167,7 @@ def _baseline(path: Path, clients: Iterable[str]) -> dict[tuple[str, str], bool]
 
 
 def _worse(name: str, finding: Finding, before: Mapping[tuple[str, str], bool] | None) -> bool:
-    """Return whether a wrong reaction counts: with a baseline, only one that was right before, or is not in it."""
+    """Return whether a reaction is wrong and, if there is a baseline, was right in the baseline or is missing in it."""
     return bool(finding.verdict) and (before is None or before.get((name, finding.trap.name), True))
 
 
@@ -231,7 +231,7 @@ def _markdown(findings: Findings, date: str) -> str:
 def _suite(
     name: str, found: Sequence[Finding], before: Mapping[tuple[str, str], bool] | None, took: float, began: str
 ) -> Suite:
-    """Return the findings about one client as a test suite; what was wrong in the baseline as well is skipped."""
+    """Return the findings about one client as a test suite; reactions also wrong in the baseline are skipped."""
     cases = []
     for each in found:
         outcome = "failure" if _worse(name, each, before) else "skipped" if each.verdict else "passed"

@@ -32,7 +32,7 @@ class Measured:
     """Measurement of the scenario `ttl` after its change of the record."""
 
     run: str
-    #: (time as a fraction of the TTL, fraction of old answers relative to the fraction at the time of the change).
+    #: Pairs of the time as a fraction of the TTL, and the fraction of old answers relative to that at the change.
     dots: list[tuple[float, Estimate]]
 
 

@@ -40,7 +40,7 @@ class Recording:
         self.watch = watch
         self.times: list[float] = []
         self.rows: list[dict[str, float]] = []
-        #: Samples of the watched sockets: (time, "local remote", TCP_INFO).
+        #: Samples of the watched sockets: tuples (monotonic time in seconds, "local remote" addresses, TCP_INFO).
         self.sockets: list[tuple[float, str, dict[str, int]]] = []
         #: CPU seconds used by recording in total, and by reading sockets.
         self.cost = self.sockets_cost = 0.0

@@ -45,7 +45,7 @@ class Socket:
     unread: int
     #: Number of bytes in the send queue, unsent or unacknowledged.
     unsent: int
-    #: Time until the pending timer (retransmission, TIME_WAIT) expires, in milliseconds.
+    #: How long until the pending timer (retransmission, TIME_WAIT) expires, in milliseconds.
     expires_ms: int
     #: Selected fields of struct tcp_info; empty in TIME_WAIT, for which the kernel has no full socket.
     info: dict[str, int]

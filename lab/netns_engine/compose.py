@@ -121,7 +121,7 @@ class Service:
     user: int | None
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[Mount, ...]
-    #: (path, mount options) pairs.
+    #: Temporary file systems, as pairs of path and mount options.
     tmpfs: tuple[tuple[str, str], ...]
     read_only: bool
     #: Whether the host is on the lab's network.
@@ -131,7 +131,7 @@ class Service:
     ports: tuple[Port, ...]
     sysctls: tuple[tuple[str, str], ...]
     devices: tuple[str, ...]
-    #: (service name, condition) pairs; the condition is one of `CONDITIONS`.
+    #: Services that must reach a condition first, as pairs of service name and condition (one of `CONDITIONS`).
     depends_on: tuple[tuple[str, str], ...]
     health: HealthCheck | None
     restart: bool

@@ -25,7 +25,7 @@ class Up:
     """Start the services of *profiles*.  Descriptors: one listening socket per entry of *ports*.  Reply: `Done`."""
 
     profiles: tuple[str, ...]
-    #: (host name, port on the host) of each published port.
+    #: Each published port, as a pair of host name and port on that host.
     ports: tuple[tuple[str, int], ...]
 
 

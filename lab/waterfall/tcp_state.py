@@ -9,7 +9,8 @@ from dataclasses import dataclass
 CLOSED, LISTEN, SYN_SENT, SYN_RECEIVED, ESTABLISHED = "CLOSED", "LISTEN", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED"
 FIN_WAIT_1, FIN_WAIT_2, CLOSING, TIME_WAIT = "FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "TIME-WAIT"
 CLOSE_WAIT, LAST_ACK = "CLOSE-WAIT", "LAST-ACK"
-#: State transitions of figure 5 that segments can reveal, and transitions caused by a RST (section 3.10.7).
+#: TCP state transitions (RFC 9293 figure 5) that can be inferred from observed segments, and those caused by a RST
+#: (RFC 9293 section 3.10.7).
 ARROWS: dict[str, frozenset[str]] = {
     CLOSED: frozenset({SYN_SENT}),
     LISTEN: frozenset({SYN_RECEIVED, SYN_SENT}),

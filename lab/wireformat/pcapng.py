@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 LINKTYPE_ETHERNET = 1
-#: Block types: section header, interface description, enhanced packet and interface statistics (sections 4.1, 4.2, 4.3
-#: and 4.6).
+#: Block types: section header, interface description, enhanced packet and interface statistics
+#: (draft-ietf-opsawg-pcapng sections 4.1, 4.2, 4.3 and 4.6).
 SHB, IDB, EPB, ISB = 0x0A0D0D0A, 1, 6, 5
 MAGIC = 0x1A2B3C4D
 #: Option codes: if_name, if_tsresol, epb_flags and isb_ifdrop.
 IF_NAME, IF_TSRESOL, EPB_FLAGS, ISB_IFDROP = 2, 9, 2, 5
-#: Direction values in bits 0 and 1 of epb_flags (section 4.3.1).
+#: Direction values in bits 0 and 1 of epb_flags (draft-ietf-opsawg-pcapng section 4.3.1).
 INBOUND, OUTBOUND = 1, 2
 NANOSECONDS = 9
 

@@ -27,7 +27,7 @@ P = TypeVar("P")
 class Control:
     """The negative control: the same experiment without its safety mechanism or correct model, so that it must fail."""
 
-    #: Name of the missing mechanism or model, in a few words.
+    #: Short name of the mechanism or model that the control removes.
     without: str
     #: Names of checks, at least one of which must fail; if only other checks fail, the control is invalid.
     fails: tuple[str, ...]

@@ -30,18 +30,21 @@ class Series:
     cost: float = 0.0
 
     def of(self, name: str) -> list[tuple[float, float]]:
-        """Return counter *name* as (seconds since the run began, value); zeros if this kernel lacks the counter."""
+        """Return the samples of counter *name* as pairs (seconds since the run began, value).
+
+        All values are 0 if this kernel lacks the counter.
+        """
         column = self.columns.get(name, 0)
         values = column if isinstance(column, list) else [column] * len(self.times)
         return list(zip(self.times, values, strict=True))
 
     def rise(self, name: str, begin: float = 0.0, end: float = float("inf")) -> float:
-        """Return the increase of counter *name* between *begin* and *end*, in seconds since the run began."""
+        """Return the increase in counter *name* between *begin* and *end* (both in seconds since the run began)."""
         values = [value for at, value in self.of(name) if begin - 1 / HZ <= at <= end + 1 / HZ]
         return values[-1] - values[0] if values else 0.0
 
     def rate(self, name: str) -> list[tuple[float, float]]:
-        """Return the growth of counter *name* between samples as (seconds since the run began, increase per second)."""
+        """Return the growth of counter *name* between samples, as pairs (seconds since the run began, rate)."""
         points = self.of(name)
         return [((a + b) / 2, (y - x) / (b - a)) for (a, x), (b, y) in pairwise(points) if b > a]
 

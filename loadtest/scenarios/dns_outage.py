@@ -17,15 +17,15 @@ ZONE = "example.com."
 #: Name servers of the zone, the primary first, and the primary's address (a test compares it with the compose file).
 PRIMARY, SECONDARY = SERVERS = ("ns1", "ns2")
 PRIMARY_ADDRESS = (lab_address("20.53"), 53)
-#: Seconds within which the records must reach the secondary, and interval in seconds at which that is polled.
+#: Maximum time until the records reach the secondary, and interval at which the secondary is polled, both in seconds.
 ARRIVES, POLL = 5.0, 0.05
 #: Address in all records (RFC 5737).
 ADDRESS = "192.0.2.53"
-#: Time for which a client waits for an answer, in seconds.
+#: How long a client waits for an answer, in seconds.
 PATIENCE = 4.0
 #: Number of queries per name and TTL during the outage: to a resolver without serve-stale, and to one with serve-stale.
 DENSE, SPARSE = 3, 1
-#: Time by which the outage outlasts the TTL, in seconds; a resolver without serve-stale must not answer in this time.
+#: How long the outage lasts beyond the TTL, in seconds; a resolver without serve-stale must not answer in this time.
 AFTER = 1.2
 #: Number of intervals into which each curve is divided, and the largest deviation of an interval in percentage points.
 BINS, POINTS = 4, 5.0
@@ -35,7 +35,7 @@ FIRST, HALF = 15, 40
 NOTICE = 2.0
 #: For queries through the lossy link: time-out of one attempt in seconds, and queries per second.
 TRY, RATE = 0.2, 250.0
-#: Largest absolute error of a share.
+#: Largest absolute error of a share of answered queries.
 SHARE = 0.05
 
 
@@ -333,9 +333,11 @@ class DnsOutage(Experiment[Parameters]):
         return min(roundings, key=distance)
 
     def _binned(self, resolver: Resolver, ttl_s: float) -> list[tuple[float, float, float, int]]:
-        """Return (time, measured share, predicted share, queries) for each interval of the first T seconds.
+        """Return the shares of answered queries for each interval of the outage's first T seconds, T being the TTL.
 
-        The prediction is the mean of the curve at the times of the queries, for the resolver's mean cache lifetime.
+        Each element is a tuple: mean time of the interval's queries in seconds since the last record was cached,
+        measured share, predicted share, and number of queries.  The predicted share is the mean of the theoretical
+        curve at the times of these queries, for the resolver's mean cache lifetime.
         """
         bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
         for at, ok in self.answers[resolver.name, ttl_s]:

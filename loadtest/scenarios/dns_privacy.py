@@ -99,7 +99,7 @@ class DnsPrivacy(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         #: Milliseconds of each of N consecutive queries on a new connection, by transport, N and round-trip time.
         self.times: dict[tuple[Transport, int], dict[float, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-        #: Milliseconds that a query took whose response is larger than a datagram, by round-trip time.
+        #: Durations in milliseconds of queries whose response is larger than a datagram, by round-trip time.
         self.large: dict[float, list[list[float]]] = defaultdict(list)
         #: Labels that the lab's clients sent over each transport while packets were captured.
         self.labels: dict[Transport, list[str]] = {each: [] for each in TRANSPORTS}

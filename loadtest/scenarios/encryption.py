@@ -33,7 +33,8 @@ SIZES = (1 << 14, 1 << 17, 1 << 20, 1 << 23)
 #: Largest relative error of a cost per byte.  It is large because the cipher alone and TLS are measured seconds apart,
 #: and the speed of a shared core changes.
 COST = 0.2
-#: Largest error of the handshake's share, relative to the handshake's or the transfer's share, whichever is larger.
+#: Largest error of the handshake's share of the CPU time, relative to the larger of the handshake's and the transfer's
+#: shares.
 SHARE = 0.3
 #: Largest relative error of the ratio of two costs.
 RATIO = 0.25

@@ -45,7 +45,7 @@ ENDLESS, READING, STEADY = 16 << 20, 2.5, 0.3
 SLOW_BPS, SLOW_BUFFER = 8_000_000, 128 << 10
 #: Share of the link's bits that carry data: each packet has 52 bytes of IP and TCP headers.
 PAYLOAD = MSS / (MSS + 52)
-#: Largest relative error of a throughput, and of the time for which the sender was limited.
+#: Largest relative error of a measured throughput, and of the time for which the receive window limited the sender.
 EXACT = 0.05
 #: Seconds for which a connection stays open after its response, so that the sender's final state can be recorded.
 LINGER = 1.3
@@ -145,7 +145,7 @@ class FlowControl(Experiment[Parameters]):
         return 3 + self.p.repeats * (steady + sum(each + LINGER + 5 * self.rtt for each in self.p.pauses_s))
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the time for which the sender is limited, and the throughput."""
+        """Predict how long the receive window limits the sender, and the throughput."""
         return {
             **{_limited(pause): Quantity(self._limited(pause), "s") for pause in self.p.pauses_s},
             "sender limited / (pause - time to fill)": Quantity(1.0),

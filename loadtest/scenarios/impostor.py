@@ -41,7 +41,7 @@ class Parameters:
 class Request:
     """One request by a client, with or without a poisoned resolver."""
 
-    #: A random text that the client sends; the impostor has read the request if it has this text.
+    #: A random text in the client's request; the impostor has read the request if it knows this text.
     secret: str
     #: Whether the client received a response.
     answered: bool

@@ -31,7 +31,7 @@ from theory import keepalive
 BEFORE, AFTER = 2.0, 0.25
 #: Additional safety margin of the client that closes first, for inaccurate timers and delays, in round-trip times.
 MARGIN = 0.5
-#: Largest error of the start or end of the race window, as a share of the RTT.
+#: Largest error of the race window's measured start or end, as a share of the RTT.
 EXACT = 0.05
 #: Largest delay of a request behind its schedule at the 99th percentile, as a share of the RTT. Delays change the
 #: distribution of idle periods, but not the ends of the race window, because actual idle periods are compared.

@@ -27,7 +27,7 @@ from theory import accept_queue
 
 PORT = 80
 RTT_MS = 20.0
-#: Time between the start of the stall and the first connection, in seconds.
+#: How long after the start of the stall the first connection is opened, in seconds.
 MARGIN = 0.2
 #: If connect() takes longer than this many seconds, its first SYN was dropped: SYNs are retransmitted after one second.
 DROPPED = 0.5
@@ -35,7 +35,7 @@ DROPPED = 0.5
 BEYOND = 60
 #: First port of the small range that imitates the ports of one shared address; within the kernel's default range.
 FIRST_PORT = 40_000
-#: Largest relative error of a number of connections, and largest absolute error of a time, in seconds.
+#: Tolerances: relative for a measured number of connections, and absolute in seconds for a measured time.
 EXACT, EXACT_S = 0.05, 0.3
 #: Maximum duration of a connect() that fails before any packet is sent, in seconds.
 LOCAL = 0.05

@@ -43,11 +43,11 @@ KEY, NSUPDATE_TIMEOUT = Path("/srv/tsig/lab.key"), 10.0
 CACHES, CLIENTS = 5, 24
 #: How often a changed record is polled, and how often each client queries its name, both as intervals in seconds.
 POLL, ASKS = 0.05, 0.2
-#: Time that the slow writer waits between its check and its write, in seconds.
+#: How long the slow writer waits between its check and its write, in seconds.
 STALL = 0.5
 #: Delay beyond the predicted arrival of a change, in seconds, after which the change counts as lost.
 LATE = 5.0
-#: Largest error of a time: relative, and in seconds; the larger one applies.
+#: Tolerance for a measured time: relative, and absolute in seconds; the larger one applies.
 EXACT, SECONDS = 0.05, 0.2
 
 

@@ -41,7 +41,7 @@ RESPONSES = 6
 SIZE = 1000
 #: Delay in round trips above which a response counts as delayed; a retransmission delays it by at least one round trip.
 DELAYED = 0.6
-#: Largest error of a share of delayed responses.
+#: Largest absolute error of a measured share of delayed responses.
 SHARE = 0.05
 #: Largest share of delayed responses on a link without loss; if there are more, the machine is too busy.
 BUSY = 0.02
@@ -187,7 +187,7 @@ class Quic(Experiment[Parameters]):
             return taken, bool(json.loads(bytes(response.body))["early_data"])
 
     async def _fetch_pages(self, to: Address, tcp: Address, loss: float, pages: int) -> None:
-        """Fetch pages in one way after the other: at the same time, they would delay each other on one core."""
+        """Fetch pages in one way after the other; fetched at the same time, they would delay each other on one core."""
         self.pages["quic", loss] += await self._fetch_over_quic(to, pages)
         for way in ("http2", "http1"):
             self.pages[way, loss] += await asyncio.to_thread(_fetch_pages, way, tcp, pages, self._limit)

@@ -153,7 +153,7 @@ class ReliableStream(Experiment[Parameters]):
         return 4 + len(FAULTS) * (self.p.packets * (SPACING + 0.002) + 2) + streams
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the faults that each application sees, and the delay of a lost message."""
+        """Predict the faults that the application sees over UDP and TCP, and the delay that a lost message causes."""
         return {
             **{f"{what}: seen over UDP": Quantity(1.0, "of injected faults") for what in FAULTS.values()},
             "faults that the application sees over TCP": Quantity(0, "faults"),

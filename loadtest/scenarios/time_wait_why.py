@@ -11,7 +11,7 @@ from theory import recovery
 
 #: Delay before a segment is replayed, in seconds: after a close, and into a new connection.
 AFTER_CLOSE, INTO_NEW = 0.6, 1.0
-#: Time for which the scenario waits for the server, in addition to the retransmission time-out, in seconds.
+#: How long the scenario waits for the server, in addition to the retransmission time-out, in seconds.
 PATIENCE = 0.25
 #: Largest relative error of the time after which the server retransmits its FIN; its timer has steps of up to 32 ms.
 EXACT = 0.15

@@ -44,8 +44,8 @@ ZONE = "example.com."
 OLD, NEW = lab_address("20.10"), lab_address("30.10")
 #: Interval in seconds at which the servers' query logs are read; each log holds 2,000 entries.
 LOG_INTERVAL = 2.0
-#: Maximum number of queries for each name within T after the change, and minimum interval in seconds between two
-#: queries, which leaves the resolver time for other work.
+#: Maximum number of queries for each name within T after the change, and minimum interval between two queries in
+#: seconds, so that the resolver has time for other work.
 ROUNDS, SPACING = 2, 0.004
 #: Parent of the names that `instruments.ttl_move` uses.  Each client queries its own name below this parent, and
 #: therefore has its own record in the resolver's cache.

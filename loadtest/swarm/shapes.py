@@ -36,7 +36,7 @@ class Ramp(_Users):
     """A linear ramp from one user to the peak."""
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return a ramp over all *seconds*."""
+        """Return a ramp in the number of users, from one to *peak* over *seconds*."""
         return ramp(1, peak, seconds)
 
 
@@ -44,7 +44,7 @@ class Step(_Users):
     """Four steps of equal length: a quarter, half, three quarters, and all of the users."""
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return the four steps, each a quarter of *seconds* long."""
+        """Return four equal steps in the number of users up to *peak*, each a quarter of *seconds* long."""
         return step(*((peak * quarter / 4, seconds / 4) for quarter in (1, 2, 3, 4)))
 
 
@@ -52,7 +52,7 @@ class Spike(_Users):
     """A tenth of the users, except for the middle fifth of the time, when all users are active."""
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return a spike in the middle of *seconds*."""
+        """Return a spike in the number of users, from 40 % to 60 % of *seconds*."""
         return spike(peak / 10, peak, seconds * 0.4, seconds * 0.2, seconds)
 
 

@@ -1,4 +1,4 @@
-"""Time to resolve a name (RFC 1034 section 5.3.3): one round trip to each name server that has to be asked."""
+"""Duration of resolving a name (RFC 1034 section 5.3.3): one round trip to each name server that has to be asked."""
 
 from collections.abc import Iterable
 

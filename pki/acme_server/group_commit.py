@@ -40,7 +40,7 @@ class GroupCommit:
 
     def _commit(self) -> None:
         committed, self._committed = self._committed, None
-        with contextlib.suppress(StoreError):  # `durable` raises the error, which is stored in the batch
+        with contextlib.suppress(StoreError):  # ignored here: the batch stores the error, and `durable` raises it
             self._store.commit()
         if committed is not None:
             committed.set_result(None)

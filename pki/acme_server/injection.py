@@ -12,7 +12,7 @@ from aiohttp import web
 from acme_server import problems
 from telemetry import Faults
 
-#: Resources of the ACME server; the faults' parameter ``resource`` selects one of them.
+#: Resources of the ACME server; a fault's ``resource`` parameter selects one of them.
 RESOURCES = (
     "any", "directory", "new-nonce", "new-account", "account", "new-order", "order", "finalize", "authorization",
     "challenge", "certificate", "revoke-cert", "key-change", "renewal-info",

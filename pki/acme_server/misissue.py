@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authority import Issuer, hash_for, issue_root, new_key
 
-#: Kinds of defects; the fault's parameter ``kind`` selects one of them.
+#: Kinds of defects; the ``kind`` parameter of the fault selects one of them.
 KINDS = (
     "wrong-san", "expired", "not-yet-valid", "no-chain", "wrong-chain", "long-chain", "no-client-auth", "no-aki",
     "short-life",

@@ -44,7 +44,7 @@ class Orders:
     # --- accounts ---------------------------------------------------------------------------------------------------
 
     def register(self, request: SignedRequest, now: float) -> tuple[Account, bool]:
-        """Find or create the account for the request's key (section 7.3).
+        """Find or create the account for the request's key (RFC 8555 section 7.3).
 
         Returns:
             The account, and whether it is new.
@@ -67,7 +67,7 @@ class Orders:
         return account, True
 
     def update_account(self, account: Account, body: dict[str, Any]) -> Account:
-        """Change an account's contact addresses or deactivate it (sections 7.3.2 and 7.3.6)."""
+        """Change an account's contact addresses or deactivate it (RFC 8555 sections 7.3.2 and 7.3.6)."""
         if "contact" in body:
             account = replace(account, contact=_contact(body))
         if (status := body.get("status", account.status)) != account.status:
@@ -78,7 +78,7 @@ class Orders:
         return account
 
     def change_key(self, account: Account, inner: SignedRequest, account_url: str) -> Account:
-        """Replace the account's key with the key that signed *inner* (section 7.3.5)."""
+        """Replace the account's key with the key that signed *inner* (RFC 8555 section 7.3.5)."""
         if inner.jwk is None:
             raise problems.malformed("expected jwk in the inner JWS")
         inner.verify(inner.jwk)
@@ -104,7 +104,7 @@ class Orders:
     # --- orders -----------------------------------------------------------------------------------------------------
 
     def create(self, account: Account, body: dict[str, Any], now: float) -> Order:
-        """Create an order with one authorization per name (section 7.4)."""
+        """Create an order with one authorization per name (RFC 8555 section 7.4)."""
         names = self._identifiers(body)
         if "notBefore" in body or "notAfter" in body:
             raise problems.malformed("notBefore and notAfter are not supported: the CA sets the validity period")
@@ -191,7 +191,7 @@ class Orders:
         return self._move(authorization, {"pending"}, status="processing", method=method)
 
     def deactivate(self, authorization: Authorization) -> Authorization:
-        """Mark an authorization as deactivated unless it is invalid (section 7.5.2)."""
+        """Mark an authorization as deactivated unless it is invalid (RFC 8555 section 7.5.2)."""
         return self._move(authorization, {"pending", "processing", "valid"}, status="deactivated")
 
     def finalize(self, order: Order, certificate: Certificate, now: float) -> Order:
@@ -214,7 +214,7 @@ class Orders:
         return found
 
     def may_revoke(self, account: Account, certificate: Certificate, now: float) -> bool:
-        """Return whether *account* ordered *certificate*, or has authorizations for all its names (section 7.6)."""
+        """Return whether *account* ordered *certificate* or is authorized for all its names (RFC 8555 section 7.6)."""
         if certificate.account == account.id:
             return True
         return set(certificate.names) <= self.store.authorized_names(account.id, now)

@@ -24,7 +24,7 @@ logger = log.get("acme_server")
 #: How long clients may cache a CRL or an OCSP response (``Cache-Control: max-age``), in seconds.  The time is short so
 #: that a revocation takes effect within seconds; public CAs use hours.
 MAX_AGE = 5
-#: Maximum size of an OCSP request, in bytes.  A request about a single certificate has about 80 bytes.
+#: Maximum size of an OCSP request, in bytes.  A request for a single certificate is about 80 bytes.
 MAX_REQUEST = 4096
 REQUEST_TYPE, RESPONSE_TYPE = "application/ocsp-request", "application/ocsp-response"
 

@@ -21,7 +21,7 @@ from renewal.schedule import Rule
 
 #: DNS label below which all hosts have their names; a wildcard record resolves these names to this host.
 DOMAIN = "fleet"
-#: Time after the start of the renewal window by which every host must have renewed, as a multiple of the window.
+#: How long after the start of the renewal window every host must have renewed, as a multiple of the window's duration.
 PATIENCE = 1.5
 #: Maximum ratio of the number of orders in the busiest second to the mean rate per second.
 MAX_PEAK = 3.0

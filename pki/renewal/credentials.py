@@ -37,7 +37,7 @@ class Reload:
 
     #: Whether listeners close all connections and stop listening for `down_s` seconds, as a restart would.
     restart: bool = False
-    #: Time for which listeners stop listening, in seconds.
+    #: Duration of the period in which listeners do not listen, in seconds.
     down_s: float = 0.0
 
 

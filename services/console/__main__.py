@@ -24,7 +24,7 @@ from waterfall import render
 
 #: Interval between reads of the results folder, in seconds; experiments take minutes.
 REPORTS_EVERY = 5.0
-#: Time that open connections get to finish at shutdown, in seconds.
+#: How long the console waits at shutdown for open connections to finish, in seconds.
 DRAIN = 2.0
 #: Width of the printed trace in columns; Docker Compose prefixes each line with the host name.
 LOG_COLUMNS = 100

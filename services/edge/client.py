@@ -68,7 +68,7 @@ class Client(asyncio.Protocol):
     paused = False
     transport: Any = None
     address = ""
-    #: Head of the current request, or what is known of it; None before the first request.
+    #: Head of the current request, or its known values if the head is invalid; None before the first request.
     asked: RequestHead | Glimpse | None = None
     #: The client's address from the PROXY header; empty without a header.
     announced = ""
@@ -121,7 +121,7 @@ class Client(asyncio.Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """Start of the time without a request, on the monotonic clock; None during a request or while closing.
+        """When the connection last became idle, on the monotonic clock; None during a request or while closing.
 
         Bytes of an incomplete TLS handshake do not count as a request, so sending them slowly does not prevent
         eviction.

@@ -1,4 +1,4 @@
-"""What is known of a request whose head is invalid or incomplete, for the access log; sans-IO."""
+"""The known values of a request whose head is invalid or incomplete, for the access log; sans-IO."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Glimpse:
 
 
 def of_bytes(received: bytes) -> Glimpse:
-    """Return what the beginning of an HTTP/1.x connection or request says; *received* may be anything."""
+    """Return the values at the beginning of an HTTP/1.x connection or request; *received* may be any bytes."""
     line, *lines = received.partition(b"\r\n\r\n")[0].split(b"\r\n")
     method, space, rest = line.partition(b" ")
     if not space or not method.replace(b"-", b"").isalpha():
@@ -29,7 +29,7 @@ def of_bytes(received: bytes) -> Glimpse:
 
 
 def of_fields(fields: Sequence[tuple[bytes, bytes]]) -> Glimpse:
-    """Return what pseudo-header and header fields say; of fields with the same name, the first counts."""
+    """Return the values of pseudo-header and header fields; of fields with the same name, the first counts."""
     known = {name.lower(): value.strip(b" \t")[:LONGEST] for name, value in reversed(fields)}
     return Glimpse(
         known.get(b":method", b""),

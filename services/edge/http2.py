@@ -105,7 +105,7 @@ class Http2Client(asyncio.Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """Start of the time without open streams, on the monotonic clock; None during a request or while closing."""
+        """When the connection last became idle, on the monotonic clock; None during a request or while closing."""
         return None if self._streams or self._closing or self.rejected else self._since
 
     # --- asyncio ------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Responder(Downstream, Protocol):
     listener: str
     #: The client's IP address.
     address: str
-    #: Head of the current request, or what is known of it; None if nothing is.
+    #: Head of the current request, or its known values if the head is invalid; None if no value is known.
     asked: RequestHead | Glimpse | None
     #: Time at which the current request began to arrive, on the `time.monotonic` clock.
     began: float
@@ -118,7 +118,7 @@ class Peer(Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """Start of the time without a request, on the monotonic clock; None during a request or while closing."""
+        """When the connection last became idle, on the monotonic clock; None during a request or while closing."""
 
     def refuse(self, error: EdgeError) -> None:
         """Send an error response and close the connection."""

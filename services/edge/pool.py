@@ -22,7 +22,7 @@ from edge.targets import Target
 #: Number of turns by which a target with an idle connection may get ahead of the others. Reusing a connection saves a
 #: handshake, but without this bound the other targets would starve.
 LEAD = 8
-#: Time in seconds for which idle connections beyond `Limits.idle` are kept. Closing them immediately would make each
+#: How long idle connections beyond `Limits.idle` are kept, in seconds. Closing them immediately would make each
 #: burst of requests open new connections: with 64 concurrent requests, every fourth waited for a new connection.
 SURPLUS_S = 1.0
 

@@ -19,7 +19,7 @@ class Timeouts:
     send: float = 30.0
     #: Stricter value of `send` while other requests are queued for the origin connection that the slow client occupies.
     send_contended: float = 2.0
-    #: Time for which a refused client that is still sending may read the error response before its connection is reset.
+    #: How long a refused client that is still sending may read the error response before its connection is reset.
     linger: float = 2.0
     #: Maximum time for opening an origin connection: DNS look-up, TCP and TLS together.
     connect: float = 5.0

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     log.configure("origin", args.log_level)
     telemetry = Telemetry("origin")
     settings = from_args(parser, args) if args.mtls or args.https else None
-    # An origin is never a TLS client, so its certificate does not need the usage clientAuth.
+    # An origin is never a TLS client, so its certificate does not need the extended key usage clientAuth.
     agent = RehearsalAgent(replace(settings, as_client=False), telemetry) if settings is not None else None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Methods for which a false If-None-Match or If-Modified-Since results in 304 instead of 412 (section 13.1.2).
+#: Methods for which a false If-None-Match or If-Modified-Since results in 304, not 412 (RFC 9110 section 13.1.2).
 SAFE = frozenset({"GET", "HEAD"})
 _ETAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-#: The three date formats that a recipient must accept (section 5.6.7): IMF-fixdate, RFC 850, asctime.  A year of two
-#: digits stands for a year from 1969 to 2068.
+#: The three date formats that a recipient must accept (RFC 9110 section 5.6.7): IMF-fixdate, RFC 850, asctime.  A year
+#: of two digits stands for a year from 1969 to 2068.
 _DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 
 
@@ -32,7 +32,7 @@ class Decision(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ETag:
-    """Entity tag (section 8.8.3); `opaque` includes the quotes."""
+    """Entity tag (RFC 9110 section 8.8.3); `opaque` includes the quotes."""
 
     opaque: str
     weak: bool = False
@@ -41,7 +41,7 @@ class ETag:
         return ("W/" if self.weak else "") + self.opaque
 
     def matches(self, other: "ETag", *, strong: bool) -> bool:
-        """Compare two tags (section 8.8.3.2); a weak tag never matches in a strong comparison."""
+        """Compare two tags (RFC 9110 section 8.8.3.2); a weak tag never matches in a strong comparison."""
         return self.opaque == other.opaque and not (strong and (self.weak or other.weak))
 
 
@@ -55,7 +55,7 @@ class Validators:
 
 
 def decide(method: str, fields: Mapping[str, str], current: Validators | None) -> Decision:
-    """Evaluate the preconditions of a request in the order of section 13.2.2.
+    """Evaluate the preconditions of a request in the order of RFC 9110 section 13.2.2.
 
     Args:
         method: request method; If-Modified-Since is ignored unless it is GET or HEAD.
@@ -88,10 +88,10 @@ def decide(method: str, fields: Mapping[str, str], current: Validators | None) -
 
 
 def range_applies(condition: str | None, current: Validators, now: float) -> bool:
-    """Evaluate If-Range (section 13.1.5): return whether the Range field of a GET applies.
+    """Evaluate If-Range (RFC 9110 section 13.1.5): return whether the Range field of a GET applies.
 
     A date is a strong validator only if the representation was modified at least a second before *now* (seconds since
-    the epoch; section 8.8.2.2).
+    the epoch; RFC 9110 section 8.8.2.2).
     """
     if condition is None:
         return True
@@ -123,7 +123,7 @@ def format_date(seconds: int) -> str:
 
 
 def parse_etags(text: str) -> list[ETag]:
-    """Parse a list of entity tags; empty list elements are allowed (section 5.6.1).
+    """Parse a list of entity tags; empty list elements are allowed (RFC 9110 section 5.6.1).
 
     Raises:
         MalformedError: *text* is not a list of entity tags, or the list is empty.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from origin.problems import Problem
 
-#: Time for which a response is stored, in seconds; a later retry is executed as a new write.
+#: How long a response is stored, in seconds; a later retry is executed as a new write.
 LIFETIME = 24 * 3600.0
 #: Pattern for a key: a quoted string, as the draft requires, or a bare token, which most clients send.
 _KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([A-Za-z0-9!#$%&\'*+.^_`|~:/=-]{1,255})')

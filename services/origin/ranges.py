@@ -51,7 +51,7 @@ def parse(text: str, length: int) -> tuple[ByteRange, ...]:
     found, specs = [], 0
     for element in rest.split(","):
         spec = element.strip(" \t")
-        if not spec:  # section 5.6.1: empty elements of a list are ignored
+        if not spec:  # RFC 9110 section 5.6.1: empty elements of a list are ignored
             continue
         match = _SPEC.fullmatch(spec)
         if match is None or spec == "-" or max(map(len, match.groups())) > _MAX_DIGITS:

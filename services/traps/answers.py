@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 #: Body of every correct response.
 BODY = b"You have reached the end of this test.\n"
-#: Time in seconds for which a stalling trap keeps a connection open, which is longer than any client should wait.
+#: How long a stalling trap keeps a connection open, in seconds; longer than any client should wait.
 STALL = 120.0
 #: Size in bytes after which the trap with the endless head stops sending.
 ENDLESS = 64 << 20

@@ -125,7 +125,10 @@ class Mint:
         return self._sign(request, _key(), parent or self.root)
 
     def leaf(self, issuer: Identity | None = None, key: Key | None = None, **changes: object) -> Identity:
-        """Return a server certificate issued by *issuer* (None: the intermediate), with *changes* to `Request`."""
+        """Return a server certificate issued by *issuer* (None: the intermediate).
+
+        *key* is the certificate's key (None: a new key); *changes* override fields of the default `Request`.
+        """
         request = replace(Request(self.host, [x509.DNSName(self.host)]), **changes)  # type: ignore[arg-type]  # fields by name
         return self._sign(request, key or _key(), issuer or self.issuer)
 

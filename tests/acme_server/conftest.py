@@ -63,7 +63,7 @@ class Lab:
     answering: asyncio.Event
     #: Set when the test's web server receives its first http-01 request.
     challenged: asyncio.Event
-    #: If not empty, its function creates every response of the test's web server.
+    #: If not empty, contains a function that creates every response of the test's web server.
     misbehaviour: list[Callable[[web.Request], web.Response]]
 
     def context(self) -> ssl.SSLContext:

@@ -102,7 +102,7 @@ class Witness(AcmeClient):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        #: Last acknowledged status, by the last two segments of the resource's URL, for example ``order/x``.
+        #: Last acknowledged status of each resource, by the last two segments of its URL, for example ``order/x``.
         self.seen: dict[str, str] = {}
         self.chains: list[str] = []
 

@@ -88,7 +88,7 @@ def link(a: str, b: str, rtt: float, **more: Any) -> dict[str, Any]:
 
 
 def links(regions: list[str], **changed: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return both directions of all links between *regions*; *changed* has settings of some directions by ``a__b``."""
+    """Return both directions of all links between *regions*; *changed* maps ``a__b`` to settings of that direction."""
     found = []
     for a in regions:
         for b in regions:

@@ -241,7 +241,7 @@ def test_ca_outage(tmp_path: Path, change: Callable[[CaOutage], object], failed:
 
 
 def revoked(at: float, *, refused_after: float | None = 2.0) -> Revoked:
-    """Return a client revoked at *at*, whose requests are refused *refused_after* seconds later (never if None)."""
+    """Return a synthetic client that is revoked at *at* and refused *refused_after* seconds later (never if None)."""
     one = Revoked(_Ways(), "ab", at, at + 7.0, "certificate revoked")
     for number in range(80):
         moment = at - 1.0 + number / 10

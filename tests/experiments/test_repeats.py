@@ -6,7 +6,7 @@ BELOW = {"low": None, "high": 10.0}
 
 
 def result(p99=5.0, *, lost=0, injected=("fault on", "renewal 1"), valid=True, **more):
-    """Return a result with two checks: no request is lost, and the p99 is below 10 ms."""
+    """Return a synthetic result with two checks: no request is lost, and the p99 latency is below 10 ms."""
     made = Result("some", "Nothing is lost.", {}, seed=1, **more)
     made.prediction = {"lost": Quantity(0)}
     made.rows = [Row("lost", "", 0.0, Estimate(lost, lost, lost)), Row("p99", "ms", None, Estimate(p99, p99, p99))]

@@ -36,7 +36,7 @@ PLACEHOLDERS = re.compile(r"[A-Z]{2,}|\[|…|\.\.\.|\|")
 
 
 def shown() -> list[tuple[str, str]]:
-    """Return (document, arguments) for every command line in the documents that has no placeholders.
+    """Return every command line without placeholders in the documents: the document's path, and the arguments.
 
     Arguments after ``--`` belong to another program.
     """

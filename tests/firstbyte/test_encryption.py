@@ -11,7 +11,7 @@ WAYS = ("http", "https", "note", "letter")
 
 
 def evidence(*, wire: bytes = b"", edge: bytes = b"", database: bytes = b"") -> Evidence:
-    """Return the evidence of a lab without leaks, with *wire*, *edge* and *database* added to the recordings."""
+    """Return synthetic evidence of a lab without leaks; *wire*, *edge* and *database* are added to the recordings."""
     sent = {way: f"hello ({way})".encode() for way in ("http", "https", "note")} | {"letter": b"sealed letter"}
     ways = [
         {"way": way, "text": f"hello ({way})", "path": f"/{way}", "port": 40_000 + number,

@@ -51,7 +51,7 @@ class RecordingLab:
         return 0
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Return the results folder of a run of `mine`."""
+        """Create and return the results folder of a synthetic run of the experiment `mine`."""
         folder = into / "mine" / "20261128T100000Z"
         folder.mkdir(parents=True)
         (folder / "report.html").touch()

@@ -34,7 +34,7 @@ class LabWithResults:
             raise LabDownError("the lab is not up")
 
     def fetch_results(self, into: Path) -> Sequence[Path]:
-        """Create a run in *into*, as if it had been copied from the lab."""
+        """Create a synthetic run in *into*, as if it had been copied from the lab."""
         reports.keep(made(into), into)
         return []
 

@@ -52,7 +52,7 @@ def test_a_refusal_is_one_line_and_an_exit_code(
 
 
 def traced(*rows: dict[str, Any]) -> dict[str, Any]:
-    """Return a trace of one request with *rows* as its packets."""
+    """Return a synthetic trace of one request, with *rows* as its packets."""
     ends = {host: {"address": "198.19.1.10", "port": 443} for host in ("client", "server")}
     packets = {"packets": list(rows), "states": [], "round_trips": 3, **ends}
     return {"url": "https://www.example.com/", "cold": {"ttfb_ms": 42.0, "ttfb_predicted_ms": 40.0, "packets": packets}}

@@ -52,7 +52,7 @@ def name_of(host: str) -> str:
 
 
 def addresses_in_zones() -> list[tuple[str, str, str]]:
-    """Return (zone, owner name, IPv4 address) of every A record in the zone files, including glue."""
+    """Return the A records in the zone files, including glue, as tuples of zone, owner name and IPv4 address."""
     found = []
     for origin, file in ZONES.items():
         for rrset in load(origin, ROOT / "dns" / "zones" / file):

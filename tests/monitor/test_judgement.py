@@ -16,7 +16,7 @@ GOOD = Evidence(revoked=False, revocation="CRL 1 of 0 entries")
 
 
 def leaf(issuer: Issuer, life: float, name: str = "www.example.com", begin: float = 0.0) -> Seen:
-    """Return a prober's result with a certificate for *name*, issued *begin* seconds after `NOW`."""
+    """Return a synthetic result of a prober: a certificate for *name*, issued *begin* seconds after `NOW`."""
     made = issue_leaf(issuer, new_key().public_key(), [name], NOW + begin, life, 0.0)
     return Seen(leaf=made, issuers=(issuer.certificate,))
 

@@ -1,4 +1,4 @@
-"""Tests that finished answers equal the reference byte for byte, for every name, type, spelling and EDNS setting."""
+"""Tests that prebuilt answers equal the reference byte for byte, for every name, type, spelling and EDNS setting."""
 
 import random
 import struct
@@ -72,7 +72,7 @@ def queries(qname: Name, qtype: int, rng: random.Random) -> list[bytes]:
 
 
 def check(responder: Responder, qname: Name, qtype: int, rng: random.Random) -> int:
-    """Compare every variant of one query with the reference; return the number of finished answers."""
+    """Compare every variant of one query with the reference; return the number of prebuilt answers."""
     finished = 0
     for wire in queries(qname, qtype, rng):
         query = decode_query(wire)

@@ -35,7 +35,7 @@ class Answer:
 
 
 class Client:
-    """Client of one server that sends requests unmodified."""
+    """Client that sends unmodified requests to one server."""
 
     def __init__(self, http: aiohttp.ClientSession, base: str, notes: Notes) -> None:
         self.http, self.base, self.notes, self.database = http, base, notes, notes.database

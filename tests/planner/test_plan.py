@@ -71,7 +71,7 @@ def test_the_pool_meets_its_wait_in_a_simulated_queue() -> None:
 
 
 def simulated_wait(rate: float, holding: float, servers: int) -> float:
-    """Return the mean wait of 200,000 requests in a simulation of every connection."""
+    """Return the mean wait of 200,000 requests for a connection, in a simulation of all *servers* connections."""
     rng, free, now, waited, count = random.Random(1), [0.0] * servers, 0.0, 0.0, 200_000
     for _ in range(count):
         now += rng.expovariate(rate)

@@ -9,7 +9,7 @@ from reports.load_picture import LETTERS, latencies, moments, outcomes
 
 
 def load(seconds, rate=20.0, begin=0.1):
-    """Return requests whose connections are alternately fresh (latency 60 ms) and pooled (latency 20 ms)."""
+    """Return synthetic requests, alternately on fresh (latency 60 ms) and on pooled (latency 20 ms) connections."""
     return [
         Request(at, kind, sent=at, done=at + took)
         for i in range(int(seconds * rate))

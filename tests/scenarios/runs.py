@@ -10,7 +10,7 @@ from tests.experiments.lab import MemoryLab
 
 
 def predicted(experiment: Experiment, folder: Path) -> Run:
-    """Return a run with the predictions of *experiment* and no measurements."""
+    """Return a run of *experiment* that has predictions but no measurements yet."""
     control = experiment.control
     without = control.without if experiment.negative else ""
     result = Result(experiment.name, "", {}, control=without, control_fails=control.fails)

@@ -1,4 +1,4 @@
-"""Tests for `congestion` with generated uploads: each deviation from theory fails its check."""
+"""Tests for `congestion` with synthetic uploads: each deviation from theory fails its check."""
 
 import contextlib
 import socket
@@ -18,7 +18,10 @@ LINK = 8e6
 
 
 def flow(control, seconds, *, rate, loss=0.0, rtt_ms=80.0, kept=0.5, limited=0.0):
-    """Return an upload at a constant rate whose window falls once a second from 30 segments to *kept* · 30."""
+    """Return a synthetic upload whose window falls once a second, from 30 segments to *kept* · 30.
+
+    *rate* is the throughput in bits per second, or a function that returns the acknowledged bytes at a time.
+    """
     made = Flow(control)
     for i in range(int(seconds * HZ)):
         at, second = i / HZ, i // HZ
@@ -36,7 +39,11 @@ def flow(control, seconds, *, rate, loss=0.0, rtt_ms=80.0, kept=0.5, limited=0.0
 def concluded(
     tmp_path, *, negative=False, speed=1.0, kept=KEPT, bbr=0.95, fair=0.5, starved=0.02, cubic=True, **changed
 ):
-    """Return a run whose uploads are as predicted, except for the given factors and shares."""
+    """Return a synthetic run whose uploads follow the prediction, except for the arguments.
+
+    *speed* scales the throughputs, *kept* is the window after a loss relative to the window before it, by algorithm,
+    and *bbr*, *fair* and *starved* are shares of a link: BBR's under loss, one of two flows', and TCP's in a flood.
+    """
     experiment = Congestion(parameters.bind(Congestion.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     p, capacity, algorithms = experiment.p, LINK * PAYLOAD, MODELS if cubic else ["Reno"]

@@ -1,4 +1,4 @@
-"""Tests for the comparison of corrupted responses with the bytes that were sent; `wan`'s code corrupts them."""
+"""Tests that compare corrupted responses with the bytes that were sent; the code of `wan` corrupts the responses."""
 
 import random
 import zlib

@@ -1,4 +1,4 @@
-"""Tests for `dns-outage` with generated answers: passing runs, deviations that fail, and the negative control."""
+"""Tests for `dns-outage` with synthetic answers: passing runs, deviations that fail, and the negative control."""
 
 import asyncio
 import math
@@ -14,7 +14,11 @@ from theory import ttl
 
 
 def concluded(tmp_path, *, negative=False, early=0.0, stale=1.0, half=1.0, resolved=0.522, unfilled=0):
-    """Return a run with the given shares and the predicted answers, but records that expire *early* seconds sooner."""
+    """Return a synthetic run whose queries are answered as predicted, except for the arguments.
+
+    Records expire *early* seconds sooner.  *stale*, *half* and *resolved* are shares of answered queries: with
+    serve-stale, with one of two servers down, and through the lossy link.
+    """
     experiment = DnsOutage(parameters.bind(DnsOutage.settings, quick=True), negative=negative)
     run, p = predicted(experiment, tmp_path), experiment.p
     for number, program in enumerate(PROGRAMS):

@@ -1,4 +1,4 @@
-"""Tests for `dns-privacy` with generated times and captures: passing runs, deviations that fail, negative control."""
+"""Tests for `dns-privacy` with synthetic times and captures: passing runs, deviations that fail, negative control."""
 
 import struct
 
@@ -27,7 +27,12 @@ def packet(payload, *, seq=None, source=CLIENT, target=RESOLVER):
 
 
 def concluded(tmp_path, *, set_up=0.0, slower=0.0, hidden=(), leaked=(), padded=152):
-    """Return a run as predicted, except for the given round trips, record sizes, and names *hidden* or *leaked*."""
+    """Return a synthetic run whose queries follow the prediction, except for the arguments.
+
+    *set_up* and *slower* are additional round trips: of the first query, and of each later one.  The names sent over
+    the transports *hidden* cannot be read, those over *leaked* can.  TLS records with padded queries have *padded*
+    bytes.
+    """
     experiment = DnsPrivacy(parameters.bind(DnsPrivacy.settings, quick=True))
     run, packets = predicted(experiment, tmp_path), []
     for transport in TRANSPORTS:

@@ -1,4 +1,4 @@
-"""Tests for `encryption`: real processes that measure ciphers, and generated runs that deviate from theory."""
+"""Tests for `encryption`: real processes that measure ciphers, and synthetic runs that deviate from theory."""
 
 import asyncio
 
@@ -20,7 +20,12 @@ HANDSHAKE, ALONE, SENDING, RECORD = 5e-4, 2e-10, 4e-11, 6e-7
 
 
 def concluded(tmp_path, *, cost=1.0, masked=12.0, handshake=1.0, answered=1.0, trips=1.02, leak=False, suite=""):
-    """Return a run whose measurements differ from the prediction only by the given factors."""
+    """Return a synthetic run whose measurements follow the prediction, except for the arguments.
+
+    *cost* scales the CPU time of encryption in TLS, and *handshake* that of a handshake.  AES without its instructions
+    costs *masked* times as much.  *answered* is the share of key updates that the server answers; each request after a
+    key update takes *trips* round trips.
+    """
     experiment = Encryption(parameters.bind(Encryption.settings, quick=True))
     run = predicted(experiment, tmp_path)
     for arm, costs in experiment.costs.items():

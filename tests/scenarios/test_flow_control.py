@@ -1,4 +1,4 @@
-"""Tests for `flow-control` with generated transfers: each deviation from theory fails its check."""
+"""Tests for `flow-control` with synthetic transfers: each deviation from theory fails its check."""
 
 import pytest
 
@@ -12,7 +12,11 @@ RTT = 0.1
 
 
 def concluded(tmp_path, *, negative=False, limited=1.0, speed=1.0, slow=0.9653, read=True):
-    """Return a run whose transfers differ from the prediction only by the given factors."""
+    """Return a synthetic run whose transfers follow the prediction, except for the arguments.
+
+    *limited* scales the time for which the window stops the sender, and *speed* the throughput with small buffers;
+    *slow* is the throughput over the slow link, relative to the link's rate.
+    """
     experiment = FlowControl(parameters.bind(FlowControl.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     sockets: list[tuple[float, str, dict[str, int]]] = []

@@ -65,7 +65,7 @@ def test_post_quantum_keys_need_openssl_3_5(version: tuple, supported: bool) -> 
 
 @pytest.fixture
 def padded(tmp_path: Path):
-    """Return a scenario and its run, with the predicted round trips and 0.5 ms of CPU time per handshake."""
+    """Return a scenario and its synthetic run: the predicted round trips, plus 0.5 ms of CPU time per handshake."""
     made = Handshake(parameters.bind(Handshake.settings, quick=True))
     run = predicted(made, tmp_path)
     for arm in ARMS:

@@ -1,4 +1,4 @@
-"""Tests for `impostor`: generated requests, the negative control, and the impostor itself on loopback."""
+"""Tests for `impostor`: synthetic requests, the negative control, and the impostor itself on loopback."""
 
 import socket
 import ssl
@@ -21,7 +21,7 @@ NAME = "www.example.com"
 
 
 def concluded(tmp_path, *, fooled=(TRUSTING, PLAIN), answers=True, curl=CURL_NOT_VERIFIED, honest=True):
-    """Return a run in which the impostor reads the requests of the kinds of clients in *fooled*."""
+    """Return a synthetic run in which the impostor reads the requests by all kinds of clients in *fooled*."""
     experiment = ImpostorScenario(parameters.bind(ImpostorScenario.settings, quick=True))
     run = predicted(experiment, tmp_path)
     for kind in KINDS:

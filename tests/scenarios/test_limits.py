@@ -1,4 +1,4 @@
-"""Tests for `limits` with generated attempts, and for opening connections on loopback."""
+"""Tests for `limits`: the analysis of synthetic connection attempts, and real connections on loopback."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ def budget(spare, rate, error, *, took=0.0001):
 
 
 def concluded(tmp_path, *, negative=False, size=1.0, later=0.0, overflows=2000, spare=1.0, **other):
-    """Return a run in which each limit is reached as predicted, except for the given deviations."""
+    """Return a synthetic run that reaches each limit as predicted, except that the arguments change single values."""
     experiment = Limits(parameters.bind(Limits.settings, quick=True), negative=negative)
     run, p = predicted(experiment, tmp_path), experiment.p
     full = size * accept_queue.full_at(p.rate, p.backlog) + RTT

@@ -1,4 +1,4 @@
-"""Tests for `omission` with generated latencies of a server that stalls once."""
+"""Tests for `omission` with synthetic latencies of a server that stalls once."""
 
 import pytest
 
@@ -12,7 +12,10 @@ USUAL = 0.02
 
 
 def concluded(tmp_path, *, negative=False, stall=1.0, patient=True, failures=0, lag=0.001, recorded=1.0):
-    """Return a run on a server that stalls for *stall* times the configured time, in which closed-loop users wait."""
+    """Return a synthetic run in which the server stalls for *stall* times the configured time.
+
+    Users of the closed loop wait for each response before the next request if *patient* is true.
+    """
     experiment = Omission(parameters.bind(Omission.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     p, begin = experiment.p, experiment.p.window_s / 2

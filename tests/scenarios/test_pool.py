@@ -1,4 +1,4 @@
-"""Tests for the conclusions of `pool` with generated requests that wait as in the queueing model, without a lab."""
+"""Tests for the conclusions of `pool` with synthetic requests that wait as in the queueing model, without a lab."""
 
 import pytest
 
@@ -21,7 +21,10 @@ def made(*given, seed=1, negative=False):
 
 
 def concluded(experiment, tmp_path, *, discipline=list):
-    """Return a run whose requests follow theory; *discipline* may change the (arrival, holding, wait) tuples."""
+    """Return a synthetic run whose requests follow theory.
+
+    *discipline* may change each request's tuple of arrival time, holding time and waiting time, all in seconds.
+    """
     run = predicted(experiment, tmp_path)
     count, rtt = int(COLD_SECONDS * COLD_RATE), experiment.p.rtt_ms / 1000
     for kind, trips in (("fresh", 3), ("pooled", 1)):

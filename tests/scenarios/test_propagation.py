@@ -1,4 +1,4 @@
-"""Tests for `propagation` with generated times: passing runs, deviations that fail, and the negative control."""
+"""Tests for `propagation` with synthetic times: passing runs, deviations that fail, and the negative control."""
 
 import math
 
@@ -13,7 +13,10 @@ from theory import propagation as theory
 
 
 def concluded(tmp_path, *, lag=0.0, late=0.0, longer=0.0, refused=1, failures=0, without=CLIENTS):
-    """Return a run with the predicted times plus the given seconds, in which *without* clients lose the record."""
+    """Return a synthetic run with the predicted times, except that *lag*, *late* and *longer* add seconds to them.
+
+    *without* is the number of clients that get no answer while the record is missing.
+    """
     experiment = Propagation(parameters.bind(Propagation.settings, quick=True))
     run, p = predicted(experiment, tmp_path), experiment.p
     for lost in p.lost:

@@ -1,4 +1,4 @@
-"""Tests for `quic` with generated times: each deviation from theory fails its check."""
+"""Tests for `quic` with synthetic times: each deviation from theory fails its check."""
 
 import asyncio
 import random
@@ -15,7 +15,10 @@ from tests.scenarios.runs import failed, predicted
 
 
 def concluded(tmp_path, *, trips=0, tcp_order=True, independent=True, busy=0.0, moved=1.0, seen=True, early=True):
-    """Return a run whose times differ from the prediction only by the given deviations."""
+    """Return a synthetic run whose times follow the prediction, except that the arguments change single values.
+
+    *trips* are additional round trips, and *busy* is the smallest loss rate, which imitates a busy machine.
+    """
     experiment, rng = Quic(parameters.bind(Quic.settings, quick=True, given=["pages=2000"])), random.Random(3)
     run, rtt = predicted(experiment, tmp_path), experiment.p.page_rtt_ms
     for arm, number in ARMS.items():

@@ -1,4 +1,4 @@
-"""Tests for `reliable-stream` with generated exchanges: each fault that is not accounted for fails its check."""
+"""Tests for `reliable-stream` with synthetic exchanges: each fault that is not accounted for fails its check."""
 
 import pytest
 
@@ -20,7 +20,10 @@ CLIENT = {
 
 
 def concluded(tmp_path, *, negative=False, hidden=0, leaked=0, kernel=CLIENT, slower_ms=0.0, again=INJECTED, lost=5):
-    """Return a run in which every fault is accounted for, apart from the given deviations."""
+    """Return a synthetic run in which every fault is accounted for, except that *hidden* and *leaked* faults are not.
+
+    The application does not see *hidden* faults over UDP, and sees *leaked* faults over TCP.
+    """
     experiment = ReliableStream(parameters.bind(ReliableStream.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     experiment.server = "edge"

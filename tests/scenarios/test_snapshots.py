@@ -1,4 +1,4 @@
-"""Tests for `snapshots` with generated sessions: each deviation from theory fails its check."""
+"""Tests for `snapshots` with synthetic sessions: each deviation from theory fails its check."""
 
 import random
 
@@ -16,7 +16,10 @@ DELAY = 0.04
 
 
 def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
-    """Return a player whose snapshots are lost, or over TCP are delayed until a lost one is retransmitted."""
+    """Return a player of a synthetic session, and the number of snapshots lost at the rate *loss*.
+
+    Over UDP, a lost snapshot never arrives; over TCP, it and its successors are delayed until its retransmission.
+    """
     player, ready, lost = Player(protocol), 0.0, 0
     for number in range(int(seconds * rate)):
         sent = 100.0 + number / rate + jitter * (number % 2)
@@ -34,7 +37,11 @@ def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
 
 
 def concluded(tmp_path, *, late=0.0, jitter=0.0, dropped=1.0, tcp_loss=1.0):
-    """Return a run whose sessions differ from the prediction only by the given deviations."""
+    """Return a synthetic run whose sessions follow the prediction, except for the arguments.
+
+    Snapshots arrive *late* seconds later, and every second one is sent *jitter* seconds later.  *dropped* scales the
+    number of packets that `wan` counts as dropped, and *tcp_loss* the loss rate over TCP.
+    """
     bound = parameters.bind(Snapshots.settings, quick=True, given=["seconds=30", "players=10"])
     experiment, rng = Snapshots(bound), random.Random(5)
     run, lost = predicted(experiment, tmp_path), {"udp": 0, "tcp": 0}

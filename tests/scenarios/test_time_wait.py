@@ -1,4 +1,4 @@
-"""Tests for the conclusions and charts of `time-wait` with generated attempts that follow theory, without a network."""
+"""Tests for the conclusions and charts of `time-wait` with synthetic attempts that follow theory, without a network."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_the_wait_is_predicted_only_if_ports_run_out(rate, ports, waits):
 
 
 def reused(ports, rate, seconds):
-    """Return the attempts of a host whose ports are available again 1.04 s after use."""
+    """Return the synthetic connection attempts of a host whose ports are available again 1.04 s after use."""
     busy: list[float] = []
     attempts = []
     for at in (n / rate for n in range(int(seconds * rate))):
@@ -38,7 +38,7 @@ def test_ports_that_are_free_after_a_second_sustain_almost_as_many_connections_p
 
 @pytest.fixture
 def exhausted(tmp_path):
-    """Return an experiment and a run whose attempts follow theory."""
+    """Return an experiment and its synthetic run, in which the outcomes of all connection attempts follow theory."""
     experiment = TimeWait(parameters.bind(TimeWait.settings, quick=True))
     run = predicted(experiment, tmp_path)
     experiment._lay_out(run, {33_100})

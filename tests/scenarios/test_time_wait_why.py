@@ -1,4 +1,4 @@
-"""Tests for `time-wait-why` with generated captures: each missing or wrong segment fails its check."""
+"""Tests for `time-wait-why` with synthetic captures: each missing or wrong segment fails its check."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests for clients that ignore a TTL, and for the conclusions of `ttl` with generated requests that follow theory."""
+"""Tests for clients that ignore a TTL, and for the conclusions of `ttl` with synthetic requests that follow theory."""
 
 import math
 import random
@@ -56,7 +56,10 @@ def test_only_the_first_hold_of_a_client_is_shortened() -> None:
 
 @pytest.fixture
 def moved(tmp_path):
-    """Return a `Move` whose five crowds follow theory, and its run; each client switches independently."""
+    """Return a `Move` with synthetic requests of five crowds that follow theory, and its run.
+
+    Each client switches to the new address independently of the other clients.
+    """
     experiment = Ttl(parameters.bind(Ttl.settings, quick=True))
     run, move = predicted(experiment, tmp_path), experiment.move
     rng, p = random.Random(4), experiment.p

@@ -1,4 +1,4 @@
-"""Tests for batched UDP: finished answers equal the handler's replies; all other queries reach the handler."""
+"""Tests for batched UDP: prebuilt answers equal the handler's replies; all other queries reach the handler."""
 
 import asyncio
 import random

@@ -7,7 +7,7 @@ from swarm import thresholds
 
 
 def tally(*kinds: str, times: list[float], lost: int = 0) -> Tally:
-    """Return a tally in which each of *kinds* has one request per element of *times* (latencies in seconds)."""
+    """Return a synthetic tally: each of *kinds* has one request per element of *times* (latencies in seconds)."""
     made = Tally()
     for kind in kinds:
         for seconds in times:

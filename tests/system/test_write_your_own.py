@@ -28,7 +28,7 @@ def blocks(section: str, language: str = "") -> list[str]:
 
 
 def commands(section: str, language: str = "") -> list[tuple[list[str], int]]:
-    """Return (arguments, expected exit code) of each firstbyte command in one section of the guide."""
+    """Return the firstbyte commands in one section of the guide, each with its arguments and its expected exit code."""
     lines = [line.partition("    #") for block in blocks(section, language) for line in block.splitlines()]
     return [(shlex.split(line)[1:], int(re.findall(r"exits (\d)", note)[0]) if note else 0) for line, _, note in lines]
 

@@ -34,7 +34,7 @@ from theory import (
 
 INFINITE = float("inf")
 
-#: Name of the case, value of the model, expected value, and largest absolute difference.
+#: Test cases: name of the case, value of the model, expected value, and largest absolute difference.
 REFERENCE = [
     ("time-wait exhausted", time_wait.exhausted_at(1000), 28.232, 0.0005),
     ("time-wait sustainable rate", time_wait.sustainable_rate(), 470.5, 0.05),

@@ -16,7 +16,8 @@ from wireformat.pcap import LINKTYPE_ETHERNET, file_header
 from wireformat.pcapng import Frame, Recording
 
 Packet = tuple[float, tuple[str, int], str, int, int, bytes]
-#: Segments of a GET over plain HTTP with a round-trip time of 20 ms: (sent at ms, sender, flags, seq, ack, payload).
+#: Segments of a GET over plain HTTP with a round-trip time of 20 ms, as tuples of sending time in ms, sender, flags,
+#: sequence number, acknowledgement number and payload.
 EXCHANGE: list[Packet] = [
     (0, CLIENT, "S", 100, 0, b""),
     (10, SERVER, "SA", 300, 101, b""),
@@ -85,7 +86,9 @@ def test_a_whole_exchange() -> None:
 
 def test_a_disagreeing_kernel_state_is_reported() -> None:
     recording = Recording(tuple(network(EXCHANGE)))
-    kernel = [(15 * MS, 15 * MS, "ESTABLISHED"), (15 * MS, 30 * MS, "SYN-SENT")]  # reading the second state took 15 ms
+    # Each tuple gives the times before and after the state was read.  The second state was read at some time between
+    # 15 and 30 ms, so it agrees if the segments imply it at any time in this interval.
+    kernel = [(15 * MS, 15 * MS, "ESTABLISHED"), (15 * MS, 30 * MS, "SYN-SENT")]
     found = dissect(recording, CLIENT, SERVER, began_ns=0, first_byte_ms=41.0, kernel_states=kernel, tls=False)
     assert found["kernel"] == [
         {"ms": 15.0, "kernel": "ESTABLISHED", "segments": "SYN-SENT", "agrees": False},

@@ -10,7 +10,7 @@ from waterfall.tcp_state import ARROWS, CLOSED, LISTEN, MODULUS, Endpoint, Segme
 
 
 class Seg(NamedTuple):
-    """A segment in the notation of the RFC's figures."""
+    """A segment in the notation of RFC 9293's figures."""
 
     by: str
     seq: int

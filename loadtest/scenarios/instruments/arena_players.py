@@ -12,9 +12,9 @@ from itertools import pairwise
 from arena.messages import COOKIE, LENGTH, Join, Kind, Snapshot, cookie_of, hello, kind_of, leave
 from scenarios.instruments.connection import Address
 
-#: Time-out after which an unanswered message is sent again, in seconds, and maximum number of attempts.
+#: Seconds after which an unanswered message is sent again, and maximum number of attempts.
 RETRY, ATTEMPTS = 0.5, 10
-#: Time after the end of a session for which late snapshots are still awaited, in seconds.
+#: How long to wait for late snapshots after the longest session ends, in seconds.
 LINGER = 1.0
 
 

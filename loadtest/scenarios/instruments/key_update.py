@@ -89,7 +89,7 @@ class _Output:
         return (time.perf_counter() - began) * 1000
 
     def until(self, reached: Callable[[bytes], bool]) -> None:
-        """Read output until *reached*; raise `KeyUpdateError` if that takes more than `TIMEOUT` seconds."""
+        """Read until *reached* returns True for the output so far; raise `KeyUpdateError` after `TIMEOUT` seconds."""
         due = time.monotonic() + TIMEOUT
         while not reached(self.text):
             if not self._selector.select(max(0.0, due - time.monotonic())):

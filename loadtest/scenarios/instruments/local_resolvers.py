@@ -17,10 +17,10 @@ from theory.ttl import Rounding
 
 #: Addresses of the lab's root servers by name (a test compares them with the compose file).
 ROOTS = {"a.root-servers.test.": lab_address("10.53"), "b.root-servers.test.": lab_address("11.53")}
-#: Time within which a resolver must answer its first query, in seconds, and the name in that query.
+#: Maximum time until a resolver answers its first query, in seconds, and the name in that query.
 STARTS, FIRST = 10.0, "ns1.example.com"
-#: Maximum time for which a resolver may serve an expired answer, in seconds, and time in milliseconds after which
-#: Unbound serves one while it still waits for name servers (both as RFC 8767 section 5 recommends).
+#: How long a resolver may serve an expired answer, in seconds, and the time in milliseconds after which Unbound serves
+#: an expired answer while it still waits for name servers (both as RFC 8767 section 5 recommends).
 STALE_S, STALE_AFTER_MS = 86_400, 1800
 
 _UNBOUND = """server:

@@ -53,7 +53,7 @@ class Client(QuicConnectionProtocol):
         self.early = False
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Record what one QUIC event contains of the responses."""
+        """Record the parts of responses that a QUIC event contains."""
         if isinstance(event, HandshakeCompleted):
             self.early = event.early_data_accepted
         for each in self._http.handle_event(event):

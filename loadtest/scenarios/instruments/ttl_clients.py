@@ -26,7 +26,7 @@ PATH = "/whoami"
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """Times for which one kind of client keeps a resolved address and an open connection."""
+    """How long one kind of client keeps a resolved address and an open connection."""
 
     name: str
     #: Minimum seconds for which the client keeps an answer, regardless of the TTL; 0 if it honours the TTL, infinite if

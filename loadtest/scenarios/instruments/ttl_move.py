@@ -20,7 +20,7 @@ OTHERS = 1.0
 REMAIN = 3.0
 #: Seconds after T for which an old answer is tolerated, because TTLs in DNS messages are rounded to whole seconds.
 ROUNDED = 0.5
-#: Largest absolute error of a share of old answers, measured with a few hundred answers.
+#: Largest absolute error of the measured share of outdated answers; the share is measured with a few hundred answers.
 STALE = 0.10
 #: Largest accepted deviation from a predicted curve, in standard errors.
 ERRORS = 3.5
