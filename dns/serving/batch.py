@@ -291,8 +291,8 @@ class Batch:
     def _send(self, count: int, silent: list[int]) -> None:
         """Send the replies of a batch, except for those at the indexes *silent*."""
         keys = self._keys(count)
-        if self.sender.gains(keys):
-            if self._vectors_now:
+        if len(silent) < count and self.sender.gains(keys):
+            if self._vectors_now and not silent:
                 areas = list(self._areas[self._vectors_now][count](self._replies))
                 sizes = list(map(add, self._question_sizes[:count].tolist(), self._body_sizes[:count].tolist()))
                 if self._vectors_now > 2:

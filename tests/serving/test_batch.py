@@ -270,3 +270,31 @@ async def test_answers_may_be_larger_than_a_chunk_and_are_found_by_spelling_and_
     assert answers.get(b"\1a\0\0\x41\0\1") == (struct.pack("!4H", 1, 0, 0, 1), b"https")
     assert answers.get(b"\1a\0\0\x61\0\1") is None
     assert repr(answers) == "<Answers 2 chunks=2>"
+
+
+async def test_queries_without_a_reply_get_no_datagram_even_if_one_client_sends_the_whole_batch() -> None:
+    if not batch.available():
+        pytest.skip("this system has no recvmmsg")
+    site = Site()
+    handle = site.handle
+    site.handle = lambda wire, client, transport: None if wire[12:13] == b"\1" else handle(wire, client, transport)  # type: ignore[method-assign]  # the test drops queries whose name begins with a one-letter label
+    listener = await serving.start(("127.0.0.1", 0), site.handle, finished=site)
+    answered, silent = ([query(f"{name}.example.") for _ in range(BATCH)] for name in ("h1", "x"))
+    loop = asyncio.get_running_loop()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(listener.address)
+            for wires in (answered, silent, [*answered[: BATCH // 2], *silent[: BATCH // 2]]):
+                for wire in wires:
+                    sock.send(wire)
+                sock.send(last := query("absent.example."))
+                replies = [b""]
+                async with asyncio.timeout(5):
+                    while replies[-1][:2] != last[:2]:
+                        replies.append(await loop.sock_recv(sock, 65_535))
+                expected = {wire[:2] for wire in wires if wire[12:13] != b"\1"}
+                assert {reply[:2] for reply in replies[1:-1]} == expected
+                assert len(replies) - 2 == sum(wire[12:13] != b"\1" for wire in wires)
+    finally:
+        await listener.close()
