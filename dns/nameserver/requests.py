@@ -14,6 +14,7 @@ from nameserver import transfer
 from nameserver.access import Access
 from nameserver.changes import History, serial_of
 from nameserver.responder import Responder
+from serving import Later
 from telemetry import log
 
 logger = log.get("nameserver")
@@ -72,10 +73,7 @@ class Requests:
                 return Outcome(signer.sign(plain.wire, int(clock())), plain.rcode)
             return Outcome((signer.sign(each, int(clock())) for each in plain.wire), plain.rcode)
 
-        async def later(pending: Awaitable[Outcome]) -> Outcome:
-            return signed(await pending)
-
-        return signed(reply) if isinstance(reply, Outcome) else later(reply)
+        return signed(reply) if isinstance(reply, Outcome) else Later(reply, signed)
 
     def resign(self, wire: bytes, reply: bytes, now: int) -> bytes:
         """Return *reply*, signed with the TSIG key of the request *wire*; *now* is the time in seconds since 1970."""
@@ -143,12 +141,7 @@ class Requests:
         if not self.access.may_update(apex, key):
             self._refusals.warning("update_refused", zone=str(apex), client=client, key=_shown(key))
             return _empty(wire, REFUSED)
-        update = self.update
-
-        async def later() -> Outcome:
-            return _empty(wire, await update(apex, wire, key))
-
-        return later()
+        return Later(self.update(apex, wire, key), lambda rcode: _empty(wire, rcode))
 
     @staticmethod
     def _qtype(wire: bytes) -> int:

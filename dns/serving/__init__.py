@@ -9,6 +9,7 @@ from serving.answers import COUNTS, Answers
 from serving.batch import Client, Finished, client_of
 from serving.connections import Connection, Connections, Handler, Reply, Transport
 from serving.edns import adapt
+from serving.later import Later
 from serving.listener import Listener, reserve, show, start, start_tls
 from serving.policy import Policy
 from serving.query_log import QueryLog
@@ -22,6 +23,7 @@ __all__ = [
     "Connections",
     "Finished",
     "Handler",
+    "Later",
     "Listener",
     "Policy",
     "QueryLog",

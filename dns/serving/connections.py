@@ -6,6 +6,7 @@ connection evicts the one that has been idle longest; connections with a pending
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from telemetry import log
 from tlsreload import TlsTransport
 
-logger = log.get("serving")
+logger = log.bounded("serving")
 
 Client = tuple[str, int]
 Transport = Literal["udp", "tcp", "tls", "https"]
@@ -26,6 +27,10 @@ Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
 #: Maximum number of open connections; at the limit, the connection that has been idle longest is evicted.
 MAX_CONNECTIONS = 512
+#: Maximum number of connections that are accepted before other connections and timers get their turn.
+BACKLOG = 128
+#: Errors of accept() for a lack of descriptors or memory, and the pause before the next attempt in seconds.
+EXHAUSTED, PAUSE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}), 0.2
 #: Size of unsent replies at which the server stops reading from a connection, in bytes.
 HIGH_WATER = 1 << 16
 #: Maximum time to wait at shutdown for pending replies, and then for buffered data to be sent, in seconds each.
@@ -60,7 +65,13 @@ class Connections:
         #: Number of failed TLS handshakes.
         self.failed_handshakes = 0
         self._open: dict[Connection, None] = {}
-        self._server: asyncio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = None
+        #: Tasks that create the transports of accepted sockets.
+        self._starting: set[asyncio.Task[Any]] = set()
+        #: Timer that ends a pause of accepting, and whether the last attempt to accept lacked a descriptor.
+        self._pause: asyncio.TimerHandle | None = None
+        self._exhausted = False
 
     def __repr__(self) -> str:
         return f"<Connections {self.transport} {self.address[0]}:{self.address[1]} connections={len(self._open)}>"
@@ -74,13 +85,47 @@ class Connections:
         # Accepted sockets inherit this option; asyncio sets it only for sockets created with proto=IPPROTO_TCP.
         # Without it, a response can wait for the acknowledgement of an earlier record, which clients delay by 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=128)
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop.add_reader(sock.fileno(), self._acceptable)
 
     def stop_accepting(self) -> None:
         """Close the listening socket; connections stay open."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+
+    def _acceptable(self) -> None:
+        """Accept the waiting connections; without a free descriptor, pause and leave them in the kernel's queue.
+
+        The server of asyncio would log an error with a traceback for each of 128 attempts per second.
+        """
+        assert self._sock is not None  # noqa: S101 - `stop_accepting` removes this callback
+        for _ in range(BACKLOG):
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                if not self._exhausted:
+                    logger.warning("accepting_paused", transport=self.transport, reason=error.strerror)
+                self._exhausted = True
+                self._loop.remove_reader(self._sock.fileno())
+                self._pause = self._loop.call_later(PAUSE, self._resume)
+                return
+            task = self._loop.create_task(self._loop.connect_accepted_socket(self._accept, sock))
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+        self._exhausted = False
+
+    def _resume(self) -> None:
+        if self._sock is not None:
+            self._loop.add_reader(self._sock.fileno(), self._acceptable)
 
     async def close(self) -> None:
         """Stop accepting, wait up to `DRAIN` seconds for pending replies, and close all connections."""

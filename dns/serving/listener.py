@@ -20,6 +20,7 @@ from serving.batch import (
     available,
 )
 from serving.connections import Connection, Connections, Handler, Reply, Transport
+from serving.later import Later
 from serving.sending import IP_PKTINFO, IPV6_PKTINFO, send_later
 from serving.streams import Stream
 from telemetry import log
@@ -115,7 +116,7 @@ class Listener:
             task.add_done_callback(self._pending.discard)
         else:
             self._overload += 1
-            if asyncio.iscoroutine(reply):
+            if asyncio.iscoroutine(reply) or isinstance(reply, Later):
                 reply.close()
         return None
 

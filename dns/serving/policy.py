@@ -39,6 +39,7 @@ from dnsmessage.options import (
 from serving.batch import Client
 from serving.connections import Handler, Reply, Transport
 from serving.cookies import is_valid, renewed
+from serving.later import Later
 from serving.rate_limit import RateLimit, Verdict
 from serving.settings import Settings
 from telemetry import Telemetry
@@ -111,7 +112,7 @@ class Policy:
             if reply is None:
                 reply = handler(wire, client, transport)
             if isinstance(reply, Awaitable):
-                return self._finish_later(reply, wire, seen, client[0], transport)
+                return Later(reply, lambda ready: self._finish(ready, wire, seen, client[0], transport))
             return self._finish(reply, wire, seen, client[0], transport)
 
         return handle
@@ -165,11 +166,6 @@ class Policy:
         record = b"\xc0\x0c" + struct.pack("!HHIH", rdtypes.TXT, CHAOS, 0, len(data)) + data
         opt = encode_opt() if wire[11] else b""
         return HEADER.pack(int.from_bytes(wire[:2], "big"), flags, 1, 1, 0, bool(opt)) + wire[12:end] + record + opt
-
-    async def _finish_later(
-        self, reply: Awaitable[Reply], wire: bytes, seen: _Seen, client: str, transport: Transport
-    ) -> Reply:
-        return self._finish(await reply, wire, seen, client, transport)
 
     def _finish(self, reply: Reply, wire: bytes, seen: _Seen, client: str, transport: Transport) -> Reply:
         """Return the reply with the requested options; truncated or None if the rate limit applies."""

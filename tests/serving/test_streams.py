@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 import struct
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import serving
 from serving import Connections
+from serving.connections import PAUSE
 from serving.streams import MAX_PIPELINED, TURN, Stream
 from tests.peers import Papers
 from tlsreload import CertificateFiles, ReloadingContext
@@ -328,3 +330,22 @@ async def test_accepted_connections_send_small_messages_at_once(papers: Papers) 
         accepted = connection._transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         writer.close()
+
+
+async def test_without_free_descriptors_clients_wait_and_the_log_has_one_line(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await site.start(lambda *_: None)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+        try:
+            await asyncio.get_running_loop().sock_connect(client, service.address)
+            await until(lambda: "accepting_paused" in caplog.text)
+            await asyncio.sleep(2 * PAUSE)  # further attempts to accept fail during this time
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await until(lambda: len(service) == 1)
+    assert caplog.text.count("accepting_paused") == 1
+    assert "asyncio" not in {record.name for record in caplog.records}
