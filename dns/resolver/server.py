@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 import random
+import resource
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,11 @@ DEADLINE = 8.0
 #: Lifetime of a cached failure, in seconds (RFC 9520: at least 1 s). Caching failures prevents a flood of queries for a
 #: popular name whose servers are down.
 FAILURE_TTL = 1.0
+#: Maximum number of resolutions in progress. While no server answers, each occupies about 18 KiB and one socket until
+#: `DEADLINE`. Further questions are answered SERVFAIL at once. At most half of the process's descriptors are used.
+MAX_RESOLUTIONS = 1024
+#: Maximum number of clients that wait for a resolution, at about 5 KiB each; further clients are answered SERVFAIL.
+MAX_WAITING = 4096
 #: Time in seconds after which a client gets an expired answer while name servers are still being queried: the client
 #: response timer (RFC 8767 section 5).
 STALE_AFTER = 1.8
@@ -114,6 +120,9 @@ class Server:
         self.queries = serving.QueryLog(batch=_AT_ONCE)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
+        self._waiting = 0
+        self._most = min(MAX_RESOLUTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+        self._warnings = log.bounded("resolver")
         #: Cached failures by question, with the time when each expires.
         self._failures: dict[tuple[Name, int], tuple[float, Failed]] = {}
         #: Encoded answers by name and type.
@@ -173,16 +182,15 @@ class Server:
             began = time.perf_counter()
             reply = guarded(wire, client, transport)
             if isinstance(reply, Awaitable):
-                return later(reply, wire, client[0], transport, began)
+                return serving.Later(reply, lambda ready: later(ready, wire, client[0], transport, began))
             logged(reply, wire, client[0], transport, began, upstream=False)
             return reply
 
-        async def later(
-            reply: Awaitable[serving.Reply], wire: bytes, client: str, transport: serving.Transport, began: float
+        def later(
+            reply: serving.Reply, wire: bytes, client: str, transport: serving.Transport, began: float
         ) -> serving.Reply:
-            answer = await reply
-            logged(answer, wire, client, transport, began, upstream=True)
-            return answer
+            logged(reply, wire, client, transport, began, upstream=True)
+            return reply
 
         def logged(
             reply: serving.Reply,
@@ -233,7 +241,14 @@ class Server:
             reason = "not in the cache, and recursion was not asked for"
             return self._fail(query, transport, Failed(reason, ExtendedError.NOT_AUTHORITATIVE), REFUSED)
         self._misses.inc()
-        return self._later(query, transport, client)
+        key = (Name(query.qname.key), query.qtype)
+        if self._waiting >= MAX_WAITING or (len(self._in_flight) >= self._most and key not in self._in_flight):
+            return self._unresolved(query, transport, client, Failed("too many names are being resolved"))
+        task = self._in_flight.get(key)
+        if task is None:
+            task = self._in_flight[key] = asyncio.create_task(self.resolve(*key))
+            task.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        return self._later(query, transport, client, task)
 
     def answers(self) -> serving.Answers | None:
         """Return the answers that the listener may send by itself, with current TTLs; None while a fault is active."""
@@ -305,28 +320,37 @@ class Server:
             ipv6=self._ipv6,
         )
 
-    async def _later(self, query: Query, transport: serving.Transport, client: tuple[str, int]) -> bytes:
-        key = (Name(query.qname.key), query.qtype)
-        task = self._in_flight.get(key)
-        if task is None:
-            task = self._in_flight[key] = asyncio.create_task(self.resolve(*key))
-            task.add_done_callback(lambda _: self._in_flight.pop(key, None))
+    async def _later(
+        self,
+        query: Query,
+        transport: serving.Transport,
+        client: tuple[str, int],
+        task: asyncio.Task[Resolved | Failed],
+    ) -> bytes:
         # If a stale answer exists, wait at most STALE_AFTER seconds; the resolution continues (RFC 8767 section 5).
-        patience = STALE_AFTER if self._stale(*key, self._now()) is not None else None
-        done, _ = await asyncio.wait({task}, timeout=patience)
+        stale = self._stale(Name(query.qname.key), query.qtype, self._now())
+        self._waiting += 1
+        try:
+            done, _ = await asyncio.wait({task}, timeout=None if stale is None else STALE_AFTER)
+        finally:
+            self._waiting -= 1
         outcome = task.result() if done else Failed("no server has answered yet", ExtendedError.STALE_ANSWER)
         if isinstance(outcome, Resolved):
             return self._respond(query, transport, encode(query, outcome, self._now()))
+        return self._unresolved(query, transport, client, outcome)
+
+    def _unresolved(self, query: Query, transport: serving.Transport, client: tuple[str, int], failed: Failed) -> bytes:
+        """Return an expired answer, or SERVFAIL if there is none."""
         qname, qtype = str(query.qname), rdtypes.to_text(query.qtype)
-        found = self._stale(*key, self._now())
+        found = self._stale(Name(query.qname.key), query.qtype, self._now())
         if found is not None:
             self._stale_answers.inc()
             encoded = encode(query, found, self._now())
             self._queries.inc(transport=transport, rcode=rcode_to_text(encoded.rcode))
             code = ExtendedError.STALE_NXDOMAIN if encoded.rcode == NXDOMAIN else ExtendedError.STALE_ANSWER
-            return respond(query, encoded, udp=transport == "udp", stale=replace(outcome, code=code))
-        logger.warning("servfail", qname=qname, qtype=qtype, client=client[0], reason=outcome.reason)
-        return self._fail(query, transport, outcome)
+            return respond(query, encoded, udp=transport == "udp", stale=replace(failed, code=code))
+        self._warnings.warning("servfail", qname=qname, qtype=qtype, client=client[0], reason=failed.reason)
+        return self._fail(query, transport, failed)
 
     def _stale(self, qname: Name, qtype: int, now: float) -> Resolved | None:
         """Return an expired answer, following expired CNAMEs; None if it is too old or stale answers are disabled."""
@@ -369,7 +393,9 @@ class Server:
         trail.took_ms = (self._now() - began) * 1000
         if isinstance(outcome, Failed):
             trail.rcode = "SERVFAIL"
-            self._failures = {k: each for k, each in self._failures.items() if each[0] > began}
+            while self._failures and (first := next(iter(self._failures))) and self._failures[first][0] <= began:
+                del self._failures[first]
+            self._failures.pop(key, None)  # so that the failures stay in order of expiry
             self._failures[key] = self._now() + FAILURE_TTL, outcome
         else:
             trail.rcode = rcode_to_text(outcome.rcode)

@@ -30,6 +30,9 @@ class Known:
     #: When the server's ejection ends, in seconds on the caller's clock; until then, all other servers are preferred.
     #: 0 if the server is not ejected.
     ejected_until: float = 0.0
+    #: Time until which further ejections are not reported, because a server that answers only some queries may be
+    #: ejected many times per minute.
+    reported_until: float = 0.0
     #: False after the server rejected a query with EDNS (FORMERR, NOTIMP or BADVERS) and answered the same query
     #: without EDNS (RFC 6891 section 7).
     edns: bool = True
@@ -73,13 +76,14 @@ class Servers:
         known.timeouts, known.ejected_until = 0, 0.0
 
     def timed_out(self, address: str, now: float) -> bool:
-        """Record a time-out; return whether the server has just been ejected."""
+        """Record a time-out; return whether it ejected the server and this is the first time within `COOLDOWN` s."""
         known = self.get(address)
-        fresh = known.ejected_until <= now
         known.timeouts += 1
         if known.timeouts < EJECT_AFTER:
             return False
-        known.ejected_until = now + COOLDOWN
+        known.ejected_until, fresh = now + COOLDOWN, known.reported_until <= now
+        if fresh:
+            known.reported_until = known.ejected_until
         return fresh
 
     def rank(self, address: str, now: float, rng: random.Random) -> tuple[bool, float]:
@@ -96,7 +100,7 @@ class Servers:
     def forgive(self) -> None:
         """End all ejections, and try EDNS, mixed case and cookies again; round-trip times are kept."""
         for known in self.known.values():
-            known.timeouts, known.ejected_until, known.edns = 0, 0.0, True
+            known.timeouts, known.ejected_until, known.reported_until, known.edns = 0, 0.0, 0.0, True
             known.copies_case, known.client_cookie, known.server_cookie = True, b"", b""
 
     def get(self, address: str) -> Known:

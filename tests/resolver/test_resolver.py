@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import resource
 import struct
 from collections.abc import Awaitable
 
@@ -13,7 +14,7 @@ import pytest
 
 from dnsmessage import Name
 from resolver import Outcome
-from resolver.server import Server
+from resolver.server import MAX_RESOLUTIONS, Server
 from resolver.servers import COOLDOWN, EJECT_AFTER
 from telemetry import Request, Telemetry
 from tests.resolver.conftest import COM, EXAMPLE, OTHER, ROOT, Internet
@@ -388,3 +389,54 @@ async def test_a_stale_answer_is_sent_while_servers_are_still_being_queried(
     async with asyncio.timeout(5):  # less than the 8 s after which a resolution times out
         message = await ask(server, "www.example.com.", use_edns=0)
     assert (dns.rcode.to_text(message.rcode()), message.options[0].code) == ("NOERROR", 3)
+
+
+def handled(server: Server, qname: str) -> bytes | Awaitable[bytes] | None:
+    """Return the reply of `Server.handle`, which is bytes if the query is answered at once."""
+    return server.handle(dns.message.make_query(qname, "A", use_edns=0).to_wire(), ("127.0.0.1", 1), "udp")
+
+
+async def test_questions_beyond_the_maximum_number_of_resolutions_are_answered_servfail_at_once(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolver.upstream.FIRST_TIMEOUT", 0.05)
+    monkeypatch.setattr("resolver.server.MAX_RESOLUTIONS", 2)
+    server = Server(Telemetry("resolver"), HINTS, port=internet.port)
+    internet.override[ROOT] = lambda wire, transport: None
+    first, second, same = (handled(server, f"{name}.example.") for name in ("a", "b", "A"))
+    surplus = handled(server, "c.example.")
+    assert isinstance(surplus, bytes)
+    message = dns.message.from_wire(surplus)
+    assert (message.rcode(), message.options[0].text) == (dns.rcode.SERVFAIL, "too many names are being resolved")
+    for each in (first, second, same):
+        assert isinstance(each, Awaitable)
+        assert dns.message.from_wire(await each).rcode() == dns.rcode.SERVFAIL
+    internet.override.clear()
+    assert lines(await ask(server, "www.example.com.")) == ["www.example.com. 30 IN A 192.0.2.1"]
+
+
+async def test_clients_beyond_the_maximum_that_wait_for_one_question_are_answered_servfail_at_once(
+    server: Server, internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolver.upstream.FIRST_TIMEOUT", 0.05)
+    monkeypatch.setattr("resolver.server.MAX_WAITING", 2)
+    internet.override[ROOT] = lambda wire, transport: None
+    replies = [handled(server, "a.example.") for _ in range(2)]
+    waiting = [asyncio.ensure_future(reply) for reply in replies if isinstance(reply, Awaitable)]
+    assert len(waiting) == 2
+    await asyncio.sleep(0)  # lets both tasks start to wait
+    assert isinstance(handled(server, "a.example."), bytes)
+    await asyncio.gather(*waiting)
+    later = handled(server, "b.example.")
+    assert isinstance(later, Awaitable)
+    await later
+
+
+@pytest.mark.parametrize(("files", "most"), [(100, 50), (MAX_RESOLUTIONS, MAX_RESOLUTIONS // 2)])
+def test_resolutions_use_at_most_half_of_the_descriptors(files: int, most: int) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, limits[1]))
+    try:
+        assert Server(Telemetry("resolver"), HINTS)._most == most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

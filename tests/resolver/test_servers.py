@@ -40,6 +40,14 @@ def test_one_reply_ends_the_ejection() -> None:
     assert not servers.timed_out(NEAR, 0.0)
 
 
+def test_a_server_that_answers_now_and_then_is_reported_as_ejected_once_per_minute() -> None:
+    servers, reported = Servers(), list[float]()
+    for second in range(int(COOLDOWN) + 10):
+        reported += [float(second) for _ in range(EJECT_AFTER) if servers.timed_out(NEAR, float(second))]
+        servers.answered(NEAR, 2.0)
+    assert reported == [0.0, COOLDOWN]
+
+
 def test_a_server_without_a_round_trip_time_counts_as_near() -> None:
     servers, rng = Servers(), random.Random(1)
     servers.answered(FAR, 2.0)
