@@ -37,6 +37,8 @@ MAX_STREAMS = 128
 MAX_FIELDS = 16 * 1024
 #: Maximum number of stream resets and of other frames without a request per time window, and the window in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
+#: Maximum size of the rest of a request body that is read after an early error response; then the stream is reset.
+MAX_DISCARDED = 1 << 20
 #: Maximum number of bytes of one connection that are processed before other connections get their turn.
 TURN = 16 * 1024
 #: Response to a client that does not speak HTTP/2.
@@ -51,6 +53,8 @@ class _Stream:
     body: bytearray = field(default_factory=bytearray)
     #: Whether the whole request has been received.
     ended: bool = False
+    #: Number of bytes of the body that were discarded because the request had already been refused.
+    discarded: int = 0
     #: Whether the response has been started.
     answered: bool = False
     unsent: bytes = b""
@@ -149,6 +153,8 @@ class Http2(Connection):
                     stream.ended = True
                     if not stream.answered:
                         self._ask(event.stream_id or 0, stream)
+                    elif not stream.unsent:
+                        del self._streams[event.stream_id or 0]
             case StreamReset():
                 self._streams.pop(event.stream_id or 0, None)
                 self._count(resets=1)
@@ -196,7 +202,14 @@ class Http2(Connection):
         if not event.data:
             self._count(control=1)
         stream = self._streams.get(number)
-        if stream is None or stream.answered:
+        if stream is None:
+            return
+        if stream.answered:
+            stream.discarded += size
+            if stream.discarded > MAX_DISCARDED:
+                with contextlib.suppress(H2Error):  # the stream may be closed already
+                    self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
+                del self._streams[number]
             return
         stream.body += event.data or b""
         if len(stream.body) > MAX_QUERY:
@@ -252,25 +265,31 @@ class Http2(Connection):
         stream.unsent = b"" if stream.head.method == "HEAD" else body
         try:
             self._h2.send_headers(number, head, end_stream=not stream.unsent)
-        except H2Error:
-            stream.unsent = b""
+        except H2Error:  # the stream is closed already
+            stream.unsent, stream.ended = b"", True
         self._send(number)
 
     def _send(self, number: int) -> None:
-        """Send as much of a response as the client's flow-control windows allow; once complete, remove the stream."""
+        """Send as much of a response as the client's flow-control windows allow.
+
+        The stream is removed once the response is complete and the whole request has been received. A request that was
+        refused early is read to its end, because a client that is still sending may report a reset instead of the
+        response.
+        """
         stream = self._streams[number]
         if not stream.answered:
             return
-        with contextlib.suppress(H2Error):  # the stream may be closed already
+        try:
             while stream.unsent:
                 room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
                 if room <= 0:
                     return
                 part, stream.unsent = stream.unsent[:room], stream.unsent[room:]
                 self._h2.send_data(number, part, end_stream=not stream.unsent)
-            if not stream.ended:  # the client need not send the rest of the request (RFC 9113 section 8.1)
-                self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
-        del self._streams[number]
+        except H2Error:  # the stream is closed already
+            stream.ended = True
+        if stream.ended:
+            del self._streams[number]
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()

@@ -34,7 +34,7 @@ POST = [*get(method="POST")[:3], (":path", "/dns-query"), ("content-type", "appl
 
 
 class Client:
-    """An HTTP/2 client connection; `responses` holds fields and body by stream; `ended` holds the complete streams."""
+    """An HTTP/2 client connection; `responses` holds fields and body by stream; `ended` the complete streams."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -42,6 +42,7 @@ class Client:
         self.fields: dict[int, dict[str, str]] = {}
         self.bodies: dict[int, bytes] = {}
         self.ended: set[int] = set()
+        self.reset: set[int] = set()
         self.closed: int | None = None
         self.acknowledges = True
         self.h2.initiate_connection()
@@ -79,6 +80,8 @@ class Client:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.StreamEnded():
                 self.ended.add(event.stream_id)
+            case h2.events.StreamReset():
+                self.reset.add(event.stream_id)
             case h2.events.ConnectionTerminated():
                 self.closed = event.error_code
 
@@ -192,6 +195,40 @@ async def test_an_error_is_a_status_and_the_connection_stays(site: Site, fields,
     assert got["cache-control"] == "no-store"
     assert text
     site.handle = works
+    assert (await client.response(get()))[0][":status"] == "200"
+
+
+@pytest.mark.parametrize("size", [60_000, 70_000, 300_000])
+async def test_a_large_body_is_refused_with_413_and_read_to_its_end(site: Site, size: int) -> None:
+    client = await site.connect()
+    number = client.h2.get_next_available_stream_id()
+    client.h2.send_headers(number, POST)
+    while size:
+        await client.until(lambda: client.h2.local_flow_control_window(number) > 0)
+        part = min(size, client.h2.local_flow_control_window(number), client.h2.max_outbound_frame_size)
+        size -= part
+        client.h2.send_data(number, bytes(part), end_stream=not size)
+        client.flush()
+    await client.until(lambda: number in client.ended)
+    assert client.fields[number][":status"] == "413"
+    assert (await client.response(get()))[0][":status"] == "200"
+    assert number not in client.reset
+
+
+async def test_a_body_that_never_ends_is_reset_after_the_413(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("encrypted.http2.MAX_DISCARDED", 100_000)
+    client = await site.connect()
+    number, sent = client.h2.get_next_available_stream_id(), 0
+    client.h2.send_headers(number, POST)
+    while number not in client.reset:
+        await client.until(lambda: number in client.reset or client.h2.local_flow_control_window(number) > 0)
+        if number not in client.reset:
+            part = min(client.h2.local_flow_control_window(number), client.h2.max_outbound_frame_size)
+            client.h2.send_data(number, bytes(part))
+            client.flush()
+            sent += part
+    assert client.fields[number][":status"] == "413"
+    assert 100_000 < sent < 400_000
     assert (await client.response(get()))[0][":status"] == "200"
 
 
