@@ -494,7 +494,11 @@ def _results(add: Add) -> None:
     rotate.add_argument("--all", action="store_true", help="perform all steps, one after the other")
     rotate.add_argument("--force", action="store_true", help="perform the step even if hosts are not ready")
     rotate.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="wait for the hosts (default %(default)g)"
+        "--timeout",
+        type=arguments.limit,
+        default=60.0,
+        metavar="SECONDS",
+        help="wait for the hosts, 1 to 600 (default %(default)g)",
     )
     rotate.add_argument("--json", action="store_true", help="state, hosts and steps, as JSON")
     verify = kinds.add_parser(

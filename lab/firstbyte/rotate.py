@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any
 
 from firstbyte import where
-from runtime import Lab, LabDownError, LabError, RefusedError
+from runtime import Lab, LabDownError, LabError, RefusedError, UsageError
 
 #: Arguments of the command on the ceremony host: the folders with keys and certificates.
 FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "--passphrase-dir", "/srv/passphrase")
@@ -21,10 +21,14 @@ FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "-
 POLL = 0.5
 
 
-class LaggingError(LabError):
-    """A host is not ready for the next step of a rotation; the step was not performed."""
+class RotationError(LabError):
+    """The rotation cannot continue now: another rotation is in progress, or a host lags."""
 
     exit_code = 1
+
+
+class LaggingError(RotationError):
+    """A host is not ready for the next step of a rotation, or did not adopt the last step in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +68,19 @@ def rotate(args: argparse.Namespace) -> int:
 
     Raises:
         LaggingError: a host is not ready for the step, or did not adopt it in time.
+        RotationError: a rotation of the other kind is in progress.
+        UsageError: *args.all* or *args.force* is set without *args.what*.
     """
+    if args.what is None and (args.all or args.force):
+        raise UsageError(f"expected intermediate or root with {'--all' if args.all else '--force'}, got none")
     with where.outside("pki rotate") as lab:
         if args.what is None:
             return _show(lab, as_json=args.json)
         while True:
             state = _state(lab)
-            if args.what not in state["next"]:
-                raise LabError(
-                    f"expected to finish the rotation of the {state['kind']} first: it is at {state['step']}"
-                )
-            step = state["next"][args.what]
+            step = next_step(state, args.what)
             if not args.force:
-                _require_ready(lab, state)
+                _require_ready(lab, state, args.what)
             state = _ceremony(lab, args.what, step)
             begin = time.monotonic()
             if not args.force:
@@ -88,6 +92,31 @@ def rotate(args: argparse.Namespace) -> int:
                 print(f"{step}: trust bundle {state['bundle']}, {state['signs']} signs; {took:.1f} s", flush=True)
             if not args.all or not state["kind"]:
                 return 0
+
+
+def next_step(state: dict[str, Any], kind: str) -> str:
+    """Return the next step of a rotation of the given *kind*; raise `RotationError` during another rotation."""
+    if kind not in state["next"]:
+        finish = f"finish it first: `firstbyte pki rotate {state['kind']} --all`"
+        raise RotationError(f"a rotation of the {state['kind']} is in progress, at {state['step']}; {finish}")
+    return str(state["next"][kind])
+
+
+def advice(late: dict[str, str], kind: str) -> str:
+    """Return what the user can do about the hosts in *late*.
+
+    Args:
+        late: the hosts that have not adopted a step, with the reason for each.
+        kind: kind of the rotation; empty if the step was the last one.
+    """
+    again = f"then repeat `firstbyte pki rotate {kind}`" if kind else "which completes the rotation"
+    silent = [host for host, reason in late.items() if reason.startswith("does not answer")]
+    behind = [host for host, reason in late.items() if reason.startswith("presents")]
+    waiting = [host for host in late if host not in {*silent, *behind}]
+    actions = [f"start {', '.join(silent)}"] if silent else []
+    actions += [f"wait for {', '.join(waiting)} (`firstbyte pki rotate` shows the state)"] if waiting else []
+    actions += [f"run `firstbyte pki renew {' '.join(behind)}`"] if behind else []
+    return ", ".join([*actions, again])
 
 
 def _state(lab: Lab) -> dict[str, Any]:
@@ -125,10 +154,10 @@ def _peers(lab: Lab) -> list[Peer]:
     return found
 
 
-def _require_ready(lab: Lab, state: dict[str, Any]) -> None:
+def _require_ready(lab: Lab, state: dict[str, Any], kind: str) -> None:
     """Raise `LaggingError` if a host has not adopted the last step."""
     if late := laggards(_peers(lab), state["bundle"], state["signs"]):
-        raise LaggingError(f"the next step is refused: {_named(late)}")
+        raise LaggingError(f"the next step is refused: {_named(late)}; {advice(late, kind)}")
 
 
 def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> None:
@@ -142,7 +171,8 @@ def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> Non
         if not late:
             return
         if time.monotonic() > deadline:
-            raise LaggingError(f"{step} was performed, but not taken up in {patience:g} s: {_named(late)}")
+            todo = advice(late, state["kind"])
+            raise LaggingError(f"{step} was performed, but not taken up in {patience:g} s: {_named(late)}; {todo}")
         if "ca" not in late:
             lagging = [peer for peer in peers if peer.host in late and not peer.silent]
             with ThreadPoolExecutor() as threads:
