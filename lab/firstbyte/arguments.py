@@ -3,6 +3,8 @@
 import re
 from argparse import ArgumentTypeError
 
+from telemetry import endpoint
+
 #: Payload corruption modes, with the names that `wan.damage` uses.
 CORRUPTIONS = ("bitflip", "swap16", "plusminus", "random")
 #: Multipliers for bit-rate suffixes.
@@ -121,6 +123,14 @@ def wait(text: str) -> float:
     if not 0 <= value <= 3600:
         raise ArgumentTypeError(f"expected seconds from 0 to 3600, got {text!r}")
     return value
+
+
+def server(text: str) -> str:
+    """Validate the address of a TLS server, ``HOST:PORT``."""
+    host, port = endpoint(text)
+    if port == 0:
+        raise ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return f"{host}:{port}"
 
 
 def experiment_name(text: str) -> str:

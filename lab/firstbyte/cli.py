@@ -507,7 +507,13 @@ def _results(add: Add) -> None:
         "first bad entry, or certificates that are not in the log",
     )
     verify.set_defaults(parser=verify)
-    verify.add_argument("server", nargs="*", metavar="HOST:PORT", help="TLS servers to compare (default: both edges)")
+    verify.add_argument(
+        "server",
+        nargs="*",
+        type=arguments.server,
+        metavar="HOST:PORT",
+        help="TLS servers to compare (default: both edges)",
+    )
     verify.add_argument("--json", action="store_true", help="entries, damage, serial numbers and servers, as JSON")
     watch = kinds.add_parser(
         "watch",

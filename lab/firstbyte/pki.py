@@ -10,7 +10,7 @@ from firstbyte import certificates, terminal, where
 from firstbyte.rotate import rotate
 from hostfiles.layout import TRUST_ANCHOR
 from monitor import command as monitor
-from runtime import InsideLab, LabDownError, LabError
+from runtime import InsideLab, LabDownError, LabError, UsageError
 from telemetry import log
 
 #: Folder of the CA's key, store and issuance log, on the host ``ca``.
@@ -62,6 +62,8 @@ def _watch(args: argparse.Namespace) -> int:
         log.configure("monitor", args.log_level)
         return monitor.run(args)
     if not InsideLab.is_here():
+        if wrong := [f"--{each}" for each in ("inventory", "trust") if getattr(args, each)]:
+            raise UsageError(f"expected HOST:PORT, and no --lab, with {' and '.join(wrong)}: the lab has its own files")
         with where.outside("pki watch") as lab:
             lab.require_up()
             return lab.run_lab(["pki", "watch", "--lab", *monitor.words(args)])

@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,13 +37,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="endpoint, and the PEM file that its server loads, if it is on this machine",
     )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="look once, print the findings, and exit")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON (with --once)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the findings as JSON; without --once, one line per round"
+    )
     parser.add_argument("--interval", type=_seconds, default=60.0, metavar="S", help="seconds between rounds (60)")
     parser.add_argument(
         "--alarm-at", type=_share, default=ALARM_AT, metavar="SHARE",
         help="share of the lifetime after which a renewal is overdue (default 0.72: two thirds, and a twentieth)",
     )  # fmt: skip
-    parser.add_argument("--trust", type=Path, metavar="FILE", help="trusted roots in PEM (default: the system's)")
+    parser.add_argument("--trust", type=_roots, metavar="FILE", help="trusted roots in PEM (default: the system's)")
     parser.add_argument(
         "--webhook", action="append", default=[], type=_url, metavar="URL",
         help="post alarms and heartbeats to this URL as JSON (repeatable)",
@@ -100,11 +104,12 @@ async def _run(args: argparse.Namespace, inventory: Inventory | None) -> int:
         await watcher.round()
         show(watcher, as_json=args.json)
         return exit_code(watcher)
+    after = partial(_show_line, watcher) if args.json else None
     telemetry = Telemetry("monitor")
     export(watcher, telemetry)
     stop = asyncio.Event()
     async with telemetry.serving(args):
-        running = asyncio.create_task(watcher.run(stop))
+        running = asyncio.create_task(watcher.run(stop, after))
         stopped = asyncio.create_task(telemetry.until_stopped())
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
@@ -135,6 +140,11 @@ def show(watcher: Watcher, *, as_json: bool) -> None:
     for subject, detail in watcher.alarms.active.items():
         if (subject.about, subject.prober) not in shown:
             print(f"alarm: {subject}: {detail}")
+
+
+def _show_line(watcher: Watcher) -> None:
+    """Print the findings of the last round as one line of JSON."""
+    print(json.dumps(as_dict(watcher)), flush=True)
 
 
 def as_dict(watcher: Watcher) -> dict[str, Any]:
@@ -181,6 +191,14 @@ def _from_file(path: Path) -> Callable[[], Awaitable[Iterable[tuple[str, str]] |
             return None
 
     return read
+
+
+def _roots(text: str) -> Path:
+    try:
+        ssl.create_default_context(cafile=text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"expected a file with roots in PEM, got {text!r}: {error.strerror}") from None
+    return Path(text)
 
 
 def _seconds(text: str) -> float:

@@ -80,11 +80,13 @@ class Watcher:
         self.changes: deque[Change] = deque(maxlen=1000)
         self._collector, self._inventory = collector, inventory
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Start a round of checks every ``interval`` seconds until *stop* is set."""
+    async def run(self, stop: asyncio.Event, after: Callable[[], None] | None = None) -> None:
+        """Start a round of checks every ``interval`` seconds until *stop* is set; call *after* at the end of each."""
         while not stop.is_set():
             began = time.monotonic()
             await self.round()
+            if after is not None:
+                after()
             left = self.settings.interval - (time.monotonic() - began)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), max(0.0, left))

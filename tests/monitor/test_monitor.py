@@ -186,6 +186,8 @@ async def test_alarms_of_another_monitor_are_forwarded_once(papers: Papers) -> N
         (["a:1", "--webhook", "ftp://a/"], "expected an http or https URL"),
         (["a:1", "--interval", "0"], "expected 0.5 to 86400 seconds"),
         (["a:1", "--alarm-at", "2"], "expected a share"),
+        (["a:1", "--trust", "/nonexistent"], "expected a file with roots in PEM"),
+        (["a:1", "--trust", "/dev/null"], "expected a file with roots in PEM"),
     ],
 )
 def test_a_wrong_flag_is_refused(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,3 +204,18 @@ async def test_one_look_prints_json_and_sets_the_exit_code(peers: Peers, capsys:
     assert body["exit_code"] == 1
     assert {each["prober"] for each in body["endpoints"]} == {"python", "openssl"}
     assert all(each["findings"]["names"]["state"] == "alarm" for each in body["endpoints"])
+
+
+async def test_each_round_of_a_running_monitor_prints_one_line_of_json(
+    papers: Papers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, stop, lines = watcher(papers, Target(HOST, 9), settings=Settings(interval=0.01)), asyncio.Event(), []
+
+    def after() -> None:
+        command._show_line(made)
+        lines.append(json.loads(capsys.readouterr().out))
+        if len(lines) == 2:
+            stop.set()
+
+    await asyncio.wait_for(made.run(stop, after), 20)
+    assert [(each["exit_code"], each["alarms"][0]["check"]) for each in lines] == [(1, "connection")] * 2
