@@ -17,6 +17,7 @@ from firstbyte.where import Way
 from hostfiles.layout import TRUST_ANCHOR, TSIG_KEY, lab_address
 from renewal import AcmeClient, RenewalError
 from renewal.dns01 import Dns01, load_key
+from renewal.errors import AcmeError
 from renewal.material import new_key, new_pair_pem
 from runtime import InsideLab, LabError, RefusedError
 from stub import AsyncStub
@@ -29,6 +30,10 @@ REASONS = {
     "unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5,
     "privilegeWithdrawn": 9,
 }  # fmt: skip
+#: ACME problem types (RFC 8555 section 6.7) with which the CA refuses names or a profile.
+WRONG_INPUT = {"malformed", "rejectedIdentifier", "unsupportedIdentifier", "invalidProfile", "caa"}
+#: Maximum number of names that an error message lists.
+MAX_LISTED = 5
 
 
 def show(args: argparse.Namespace) -> int:
@@ -68,16 +73,23 @@ def described(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def revoke(args: argparse.Namespace) -> int:
-    """Revoke a certificate; after a key compromise, the CA revokes all certificates with the same key."""
+    """Revoke a certificate; after a key compromise, the CA revokes all certificates with the same key.
+
+    A revoked certificate stays unchanged, except that keyCompromise replaces any other reason.
+    """
     with where.lab() as lab:
         serial = serial_of(lab, args.certificate)
         body = {"reason": REASONS[args.reason]}
-        serials: list[str] = lab.call("ca", "POST", f"/admin/revoke/{serial}", body)["revoked"]
+        answer = lab.call("ca", "POST", f"/admin/revoke/{serial}", body)
+    serials: list[str] = answer["revoked"]
+    reason = next((name for name, code in REASONS.items() if code == answer["reason"]), str(answer["reason"]))
     if args.json:
-        print(json.dumps({"revoked": serials, "reason": args.reason}))
+        print(json.dumps({"revoked": serials, "reason": reason}))
+    elif not serials:
+        print(f"{serial} is already revoked ({reason})")
     else:
         for each in serials:
-            print(f"revoked {each} ({args.reason})")
+            print(f"revoked {each} ({reason})")
     return 0
 
 
@@ -102,7 +114,8 @@ def request(args: argparse.Namespace) -> int:
     """Obtain a certificate for names in the lab's zones through dns-01; print its new private key and its chain.
 
     Raises:
-        LabError: the CA refused the order, or a name server refused the record of the challenge.
+        RefusedError: the CA refused a name or the profile.
+        LabError: the order failed for another reason, for example because a server does not answer.
     """
     if not InsideLab.is_here():
         options = ["--key", args.key, "--profile", args.profile, *(["--json"] if args.json else [])]
@@ -113,7 +126,7 @@ def request(args: argparse.Namespace) -> int:
     try:
         chain = asyncio.run(_obtain(args.name, key, args.profile))
     except (RenewalError, OSError) as error:
-        raise LabError(f"no certificate for {', '.join(args.name)}: {error}") from None
+        raise failure(args.name, error) from None
     pem = new_pair_pem(key, chain).decode()
     serial = f"{x509.load_pem_x509_certificate(chain.encode()).serial_number:x}"
     if args.json:
@@ -122,6 +135,13 @@ def request(args: argparse.Namespace) -> int:
         sys.stdout.write(pem)
         print(f"serial {serial}", file=sys.stderr)
     return 0
+
+
+def failure(names: list[str], error: Exception) -> LabError:
+    """Return the exception to raise after an order for *names* failed; a `RefusedError` if the input is wrong."""
+    listed = f"{len(names)} names" if len(names) > MAX_LISTED else ", ".join(map(repr, names))
+    kind = RefusedError if isinstance(error, AcmeError) and error.kind in WRONG_INPUT else LabError
+    return kind(f"no certificate for {listed}: {error}")
 
 
 async def _obtain(names: list[str], key: Any, profile: str) -> str:

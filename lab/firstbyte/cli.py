@@ -473,17 +473,21 @@ def _results(add: Add) -> None:
     )
     recall.set_defaults(parser=recall)
     which = recall.add_mutually_exclusive_group()
-    which.add_argument("serial", nargs="*", default=[], metavar="SERIAL", help="certificates, as `pki list` shows them")
+    which.add_argument(
+        "serial",
+        nargs="*",
+        default=[],
+        metavar="SERIAL|NAME",
+        help="serial number, its start, or a name in a certificate",
+    )
     which.add_argument("--issuer", metavar="KEY-ID", help="all certificates of this issuing CA")
     which.add_argument("--all", action="store_true", help="all certificates")
     which.add_argument("--end", action="store_true", help="end all recalls")
     recall.add_argument(
-        "--in", dest="start_in", type=arguments.wait, default=0.0, metavar="SECONDS", help="until the window begins (0)"
+        "--in", dest="start_in", type=arguments.wait, metavar="SECONDS", help="until the window begins (0)"
     )
-    recall.add_argument(
-        "--spread", type=arguments.wait, default=60.0, metavar="SECONDS", help="width of the window (60)"
-    )
-    recall.add_argument("--url", default="", help="page that explains the recall, sent to clients")
+    recall.add_argument("--spread", type=arguments.wait, metavar="SECONDS", help="width of the window (60)")
+    recall.add_argument("--url", help="page that explains the recall, sent to clients")
     recall.add_argument("--json", action="store_true", help="recalls and their progress as JSON")
     rotate = kinds.add_parser(
         "rotate",

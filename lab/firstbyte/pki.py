@@ -82,13 +82,20 @@ async def _certified() -> list[tuple[str, str]]:
 
 def _recall(args: argparse.Namespace) -> int:
     """Begin, show or end recalls; print the recalls that are in force."""
-    chosen = {"serials": args.serial} if args.serial else {"issuer": args.issuer} if args.issuer else {}
+    options = {"in_s": args.start_in, "spread_s": args.spread, "explanation_url": args.url}
+    wanted: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    selects = bool(args.serial) or args.issuer is not None or args.all
+    if wanted and not selects:
+        raise UsageError("expected SERIAL, --issuer or --all with --in, --spread or --url, got none")
+    if args.issuer is not None:
+        wanted["issuer"] = args.issuer
     with where.lab() as lab:
         if args.end:
             answer = lab.call("ca", "DELETE", "/admin/recall")
-        elif chosen or args.all:
-            wanted = {"in_s": args.start_in, "spread_s": args.spread, "explanation_url": args.url}
-            answer = lab.call("ca", "POST", "/admin/recall", {**chosen, **wanted})
+        elif selects:
+            if args.serial:
+                wanted["serials"] = [certificates.serial_of(lab, each) for each in args.serial]
+            answer = lab.call("ca", "POST", "/admin/recall", wanted)
         else:
             answer = lab.call("ca", "GET", "/admin/recall")
     recalls: list[dict[str, Any]] = answer["recalls"]

@@ -43,10 +43,13 @@ class Recalls:
         if not isinstance(body, dict) or set(body) - MEMBERS:
             raise AdminError(400, f"expected an object with members among {', '.join(sorted(MEMBERS))}")
         serials, issuer, url = body.get("serials"), body.get("issuer", ""), body.get("explanation_url", "")
+        known = sorted({each.issuer for each in self._store.certificates()} - {""})
+        if "issuer" in body and issuer not in known:
+            raise AdminError(400, f"expected issuer to be a key identifier of {', '.join(known)}; got {issuer!r}"[:400])
         if serials is not None and not (isinstance(serials, list) and serials and all(map(self._is_known, serials))):
             raise AdminError(400, f"expected serial numbers of certificates of this CA, got {serials!r}"[:200])
-        if not isinstance(issuer, str) or not isinstance(url, str) or (url and not url.startswith("http")):
-            raise AdminError(400, "expected issuer to be a key identifier, and explanation_url to be an HTTP URL")
+        if not isinstance(url, str) or (url and not url.startswith("http")):
+            raise AdminError(400, "expected explanation_url to be an HTTP URL")
         after, spread = _seconds(body, "in_s", 0.0), _seconds(body, "spread_s", 60.0)
         now = self._clock.time()
         start = now + after

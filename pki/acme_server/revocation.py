@@ -65,7 +65,12 @@ class Revocation:
         self._revoke(found, now, reason)
 
     def by_operator(self, request: Request) -> dict[str, Any]:
-        """Revoke a certificate by its serial number (``POST /admin/revoke/SERIAL {"reason": 1}``)."""
+        """Revoke a certificate by its serial number (``POST /admin/revoke/SERIAL {"reason": 1}``).
+
+        Returns:
+            The serial numbers of the certificates that this request revoked, and the reason now recorded for SERIAL.
+            If SERIAL was revoked before, nothing changes, unless *reason* is keyCompromise and replaces another reason.
+        """
         body = request.json()
         reason = body.get("reason", 0) if isinstance(body, dict) else None
         if isinstance(reason, bool) or reason not in REASONS:
@@ -74,7 +79,10 @@ class Revocation:
         found = self._store.certificate(serial)
         if found is None:
             raise AdminError(404, f"expected the serial number of a certificate, got {serial!r}"[:200])
-        return {"revoked": self._revoke(found, self._clock.time(), reason)}
+        upgrade = reason == KEY_COMPROMISE != found.reason
+        if found.revoked is not None and not upgrade:
+            return {"revoked": [], "reason": found.reason or 0}
+        return {"revoked": self._revoke(found, self._clock.time(), reason), "reason": reason}
 
     def _revoke(self, found: Certificate, now: float, reason: int) -> list[str]:
         """Revoke a certificate, or after a key compromise all certificates with its key; return the serial numbers."""

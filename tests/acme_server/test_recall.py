@@ -111,8 +111,9 @@ async def test_replaces_must_identify_a_certificate_of_the_account(lab: Lab, bro
 @pytest.mark.parametrize(
     "body",
     [[], {"other": 1}, {"serials": []}, {"serials": ["0a"]}, {"spread_s": -1}, {"in_s": True},
-     {"explanation_url": "javascript:"}, {"issuer": 7}],
+     {"explanation_url": "javascript:"}, {"issuer": 7}, {"issuer": []}, {"issuer": ""}, {"issuer": "nope"}],
 )  # fmt: skip
 async def test_recalls_that_are_refused(lab: Lab, body: object) -> None:
     with pytest.raises(AdminError, match="expected"):
         ask(lab, body)
+    assert lab.server.store.recalls() == []

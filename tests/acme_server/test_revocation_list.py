@@ -96,5 +96,9 @@ async def test_an_operator_revokes_by_serial_number(lab: Lab, browser: Browser) 
     ):
         with pytest.raises(AdminError, match="expected"):
             lab.server.revocation.by_operator(refused)
-    assert lab.server.revocation.by_operator(ask(serial, b'{"reason": 1}')) == {"revoked": [serial]}
+    revoke = lab.server.revocation.by_operator
+    assert revoke(ask(serial, b'{"reason": 4}')) == {"revoked": [serial], "reason": 4}
+    assert revoke(ask(serial, b'{"reason": 5}')) == {"revoked": [], "reason": 4}
+    assert revoke(ask(serial, b'{"reason": 1}')) == {"revoked": [serial], "reason": 1}
+    assert revoke(ask(serial, b'{"reason": 1}')) == {"revoked": [], "reason": 1}
     lab.server.published.renew_if_due(lab.server.telemetry.clock.time())
