@@ -49,10 +49,13 @@ class Name:
         ``\.`` and ``\DDD`` are escapes. Text outside ASCII is encoded as UTF-8.
 
         Raises:
-            NameSyntaxError: a label is empty or too long, the name is over 255 bytes, or it is relative without an
-                origin.
+            NameSyntaxError: a label is empty or too long, the name is over 255 bytes or no valid Unicode text, or it is
+                relative without an origin.
         """
-        raw = text.encode() if isinstance(text, str) else text
+        try:
+            raw = text.encode() if isinstance(text, str) else text
+        except UnicodeEncodeError:
+            raise NameSyntaxError(f"expected a name in Unicode, got {text!r}") from None
         if raw == b".":
             return ROOT
         if raw == b"@" and origin is not None:

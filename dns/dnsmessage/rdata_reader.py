@@ -12,7 +12,7 @@ from dnsmessage import rdata_words as parse
 from dnsmessage import rdtypes
 from dnsmessage.errors import NameSyntaxError, RdataSyntaxError
 from dnsmessage.name import Name, shown
-from dnsmessage.rdata_writer import SVC_KEYS, fits
+from dnsmessage.rdata_writer import SVC_KEYS, consistent, fits
 
 MAX_RDATA = 65_535
 #: Expected form of each kind of field, for error messages.
@@ -123,6 +123,11 @@ def _svcparams(words: Sequence[bytes]) -> bytes:
         if value[:1] == value[-1:] == b'"' and len(value) > 1:
             value = value[1:-1]
         found[number] = _svc_value(number, value, bool(equals))
+    if not consistent(found):
+        raise RdataSyntaxError(
+            "expected mandatory to list other parameters of this record, each once (RFC 9460 section 8), "
+            "and no-default-alpn only with alpn"
+        )
     return b"".join(struct.pack("!HH", number, len(value)) + value for number, value in sorted(found.items()))
 
 

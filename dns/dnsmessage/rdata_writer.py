@@ -8,7 +8,7 @@ import base64
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dnsmessage import rdtypes
 from dnsmessage.errors import LocalError, RemoteError
@@ -149,18 +149,32 @@ def _write_apl(wire: bytes, at: int) -> tuple[str, int]:
 
 
 def _write_svcparams(wire: bytes, at: int) -> tuple[str, int]:
-    words = []
+    words, found = [], dict[int, bytes]()
     previous = -1
     while at < len(wire):
         number, size = struct.unpack_from("!HH", wire, at)
         if number <= previous or (not size and number in _SVC_VALUED):
             raise ValueError("not service parameters (RFC 9460 section 2.2)")
         previous = number
-        value = _take(wire, at + 4, size)
+        value = found[number] = _take(wire, at + 4, size)
         at += 4 + size
         key = SVC_KEYS[number] if number < len(SVC_KEYS) else f"key{number}"
         words.append(key + ("=" + _svc_text(number, value) if value else ""))
+    if not consistent(found):
+        raise ValueError("service parameters that contradict each other")
     return " ".join(words), at
+
+
+def consistent(parameters: Mapping[int, bytes]) -> bool:
+    """Return whether the service parameters of a record, given as values by key, do not contradict each other.
+
+    ``mandatory`` lists other parameters of the record in ascending order (RFC 9460 section 8), and ``no-default-alpn``
+    needs ``alpn`` (section 7.1.1).
+    """
+    listed = parameters.get(0, b"")
+    keys = [int.from_bytes(listed[at : at + 2], "big") for at in range(0, len(listed), 2)]
+    listed_once = keys == sorted(set(keys)) and 0 not in keys and all(key in parameters for key in keys)
+    return listed_once and (2 not in parameters or 1 in parameters)
 
 
 def _svc_text(number: int, value: bytes) -> str:

@@ -54,7 +54,7 @@ class AddedZones:
         path = self._folder / f"{stem}{kind}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, content.encode())
+            atomic_write(path, content.encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise ZoneError(f"{path} cannot be written: {error.strerror}") from None
         return path

@@ -183,6 +183,10 @@ def _body(request: Request) -> dict[str, Any]:
     body = request.json()
     if not isinstance(body, dict):
         raise AdminError(400, f'expected {{"name", "type", "ttl", "rdata": […]}}, got {body!r}')
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # JSON can express half a surrogate pair, which is no character
+        raise AdminError(400, f"expected Unicode text, got {error.object[error.start]!r}") from None
     return body
 
 
@@ -199,6 +203,8 @@ def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
         raise AdminError(400, str(error)) from None
     if rdtype in rdtypes.META:
         raise AdminError(400, f"expected a type of data, got {mnemonic}")
+    if rdtype == rdtypes.SOA:
+        raise AdminError(400, "expected any type but SOA: its serial is counted here")
     return owner, rdtype
 
 

@@ -66,8 +66,15 @@ def load(origin: str, path: Path) -> Zone:
 
 
 def parse(origin: str, text: str, source: str = "<text>") -> Zone:
-    """Return the zone *origin*, parsed from *text*; errors show *source* as file name, and $INCLUDE is rejected."""
-    return _Reader(origin, source, None).read(io.BytesIO(text.encode()))
+    """Return the zone *origin*, parsed from *text*; errors show *source* as file name, and $INCLUDE is rejected.
+
+    Bytes of a file that are not UTF-8 are written as in Python's ``surrogateescape``.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ZoneFileError(source, 0, f"expected Unicode text, got {error.object[error.start]!r}") from None
+    return _Reader(origin, source, None).read(io.BytesIO(data))
 
 
 def words(text: str, rdtype: int = 0) -> list[bytes]:

@@ -3,7 +3,7 @@
 This module uses no sockets and reads no clock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnsmessage import Name, Query, RemoteError, decode_query, encode_opt, error_response, rdtypes, suffixes
 from dnsmessage.message import AA, BADVERS, CD, HEADER, MAX_TCP, PAYLOAD, PLAIN_UDP, QR, RD, REFUSED, SERVFAIL
@@ -100,6 +100,8 @@ class Responder:
             content = Answer(REFUSED, False, query.qname)
         else:
             content = answer(zone, query.qname, query.qtype)
+            if query.qclass == rdtypes.ANY:  # an answer for all classes is never authoritative (RFC 1035 section 6.2)
+                content = replace(content, authoritative=False)
         return Response(encode(query, content, limit), content.rcode)
 
     def finished(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:

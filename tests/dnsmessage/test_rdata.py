@@ -87,10 +87,25 @@ def split(text: str) -> list[bytes]:
         ("NSEC3", "00" * 6),
         ("SVCB", "0000 00 0000 0000"),
         ("SVCB", "0000 00 0001 0003 026832 0001 0003 026832"),
+        ("SVCB", "0000 00 0000 0002 0001"),
+        ("SVCB", "0000 00 0000 0004 0003 0001 0001 0003 026832 0003 0002 01bb"),
+        ("SVCB", "0000 00 0002 0000"),
         ("CSYNC", "00000001 0000 01 01 80 00 01 80"),
         ("CAA", "00 01 2e 61"),
     ],
-    ids=["angle", "prefix", "empty-window", "empty-hash", "empty-mandatory", "key-twice", "windows-descend", "tag"],
+    ids=[
+        "angle",
+        "prefix",
+        "empty-window",
+        "empty-hash",
+        "empty-mandatory",
+        "key-twice",
+        "mandatory-missing",
+        "mandatory-descends",
+        "no-alpn",
+        "windows-descend",
+        "tag",
+    ],
 )
 def test_malformed_rdata_has_the_generic_form(mnemonic: str, wire: str) -> None:
     data = bytes.fromhex(wire)
@@ -131,6 +146,22 @@ def test_no_words_break_the_reader(number: int, words: list[bytes]) -> None:
 def test_an_unknown_mnemonic_of_cert_is_refused(text: str, message: str) -> None:
     with pytest.raises(LocalError, match=message):
         rdata.from_text(rdtypes.from_text("CERT"), split(text), None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 . mandatory=alpn",
+        "1 . mandatory=alpn,port alpn=h2",
+        "1 . mandatory=alpn,alpn alpn=h2",
+        "1 . mandatory=mandatory",
+        "1 . mandatory=key667 alpn=h2",
+        "1 . no-default-alpn",
+    ],
+)
+def test_service_parameters_that_contradict_each_other_are_refused(text: str) -> None:
+    with pytest.raises(LocalError, match="expected mandatory to list other parameters"):
+        rdata.from_text(rdtypes.from_text("HTTPS"), split(text), None)
 
 
 @pytest.mark.parametrize("text", ["fe80::1%eth0", "1.2.3", "٣.0.2.1", "1.2.3.4.5", "01.2.3.4"])

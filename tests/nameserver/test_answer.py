@@ -208,3 +208,9 @@ def test_every_answer_reads_back_and_fits(labels: list[str], qtype: str, payload
     assert response is not None
     assert len(response.wire) <= max(512, min(payload, 1232))
     assert query.is_response(dns.message.from_wire(response.wire))
+
+
+@pytest.mark.parametrize(("rdclass", "authoritative"), [("IN", True), ("ANY", False)])
+def test_an_answer_for_all_classes_is_not_authoritative(rdclass: str, authoritative: bool) -> None:
+    for name in ("www.example.com.", "absent.example.com."):
+        assert bool(ask(EXAMPLE, name, "A", rdclass=rdclass).flags & dns.flags.AA) is authoritative

@@ -11,6 +11,7 @@ import pytest
 import serving
 from dnsmessage import rdtypes
 from nameserver.__main__ import main
+from nameserver.access import Access
 from nameserver.server import Server
 from telemetry import AdminError, Request, Telemetry
 
@@ -68,6 +69,11 @@ async def test_data_may_be_put_as_it_is_shown(server: Server, rdtype: str, text:
         (b'{"name":"w","type":"SOA","rdata":["a b 1 2 3 4 5"]}', "expected any type but SOA"),
         (b'{"name":"ns","type":"CNAME","rdata":["w"]}', "expected nothing next to the CNAME"),
         (b"[]", "expected {"),
+        (b'{"name":"w","type":"TXT","rdata":["\\ud800"]}', "expected Unicode text, got '\\ud800'"),
+        (b'{"name":"w","type":"A","rdata":["\\udc80"]}', "expected Unicode text, got '\\udc80'"),
+        (b'{"name":"\\ud800","type":"A","rdata":["192.0.2.1"]}', "expected Unicode text, got '\\ud800'"),
+        (b'{"name":"w","type":"\\ud800","rdata":["192.0.2.1"]}', "expected Unicode text, got '\\ud800'"),
+        (b'{"name":"w","type":"SOA","rdata":["10"]}', "expected any type but SOA"),
     ],
 )
 async def test_a_bad_record_is_refused_and_the_zone_stays(server: Server, body: bytes, message: str) -> None:
@@ -75,6 +81,40 @@ async def test_a_bad_record_is_refused_and_the_zone_stays(server: Server, body: 
         await server.admin._put(request("PUT", "example.", body=body))
     assert message in str(error.value)
     assert next(iter(server.responder.zones.values())).serial == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"zone": "\ud800.test", "text": ZONE},
+        {"zone": "new.test", "like": "\ud800."},
+        {"zone": "new.test", "text": ZONE + "w TXT \ud800\n"},
+        {"zone": "new.test", "text": "\ud800", "source": "\ud800"},
+    ],
+    ids=["zone", "like", "text", "source"],
+)
+async def test_a_new_zone_with_half_a_surrogate_pair_is_refused(server: Server, body: dict[str, str]) -> None:
+    with pytest.raises(AdminError) as error:
+        await server.admin._add(request("POST", "", body=json.dumps(body).encode()))
+    assert error.value.status in {400, 409}
+    assert "\n" not in str(error.value)
+    assert "surrogates not allowed" not in str(error.value)
+
+
+async def test_a_new_zone_with_latin_1_text_is_kept_as_it_is(tmp_path: Path) -> None:
+    server = Server(Telemetry("nameserver"), {}, Access(state=tmp_path))
+    text = (ZONE.encode() + b'w TXT "\xe9"\n').decode("utf-8", "surrogateescape")
+    try:
+        body = json.dumps({"zone": "example.", "text": text}).encode()
+        await server.admin._add(request("POST", "", body=body))
+        assert (tmp_path / "example.zone").read_bytes() == ZONE.encode() + b'w TXT "\xe9"\n'
+    finally:
+        server.close()
+
+
+async def test_a_soa_record_is_neither_changed_nor_deleted(server: Server) -> None:
+    with pytest.raises(AdminError, match="expected any type but SOA"):
+        await server.admin._delete(request("DELETE", "example", {"name": "@", "type": "SOA"}))
 
 
 async def test_a_bad_file_keeps_the_zone_and_fails_health(server: Server) -> None:
