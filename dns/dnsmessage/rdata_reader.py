@@ -63,7 +63,8 @@ def from_text(rdtype: int, words: Sequence[bytes], origin: Name | None) -> bytes
         if len(words) < required or (len(words) > len(fields) and not rest):
             form = " ".join(_FORMS.get(each, each.upper()) for each in fields)
             raise RdataSyntaxError(
-                f"expected {rdtypes.to_text(rdtype)} {form}, got {len(words)} words: {parse.joined(words)}"
+                f"expected {rdtypes.to_text(rdtype)} {form}, "
+                f"got {len(words)} word{'s' * (len(words) != 1)}: {parse.joined(words)}"
             )
         try:
             parts = [

@@ -95,6 +95,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     word = rest[0].partition("=")[0]
     if word.startswith("-"):
         known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - argparse has no public list of options
+        if word in known:
+            raise MisuseError(understood, f"expected {word} after the command, as in `{understood.prog} … {word}`")
         raise MisuseError(understood, f"unknown option {word}{terminal.meant(word, known)}")
     raise MisuseError(understood, f"unexpected word {word!r}; see `{understood.prog} --help`")
 

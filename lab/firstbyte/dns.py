@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from dnsmessage import Name, NameSyntaxError
+from dnsmessage import LocalError, Name, NameSyntaxError, rdata, rdtypes
 from firstbyte import terminal, where
 from firstbyte.where import Way
 from hostfiles.layout import HOSTS_FILE
@@ -114,11 +114,25 @@ def _set(lab: Way, args: argparse.Namespace) -> int:
     zones, name = _read(lab), _absolute(args.name)
     zone = _zone_to_change(zones, args.name, args.zone)
     body = {"name": name, "type": args.type.upper(), "ttl": args.ttl, "rdata": args.data}
-    answers = {host: lab.call(host, "PUT", _records(zone), body) for host in zones.primaries(zone)}
+    try:
+        answers = {host: lab.call(host, "PUT", _records(zone), body) for host in zones.primaries(zone)}
+    except RefusedError as error:
+        if not _are_one_record(args.type, args.data):
+            raise
+        raise RefusedError(f"{error}; quote the data of one record: {' '.join(args.data)!r}") from None
     written = {host: answer["serial"] for host, answer in answers.items()}
     stored = next(iter(answers.values()))["record"]
     lines = [f"{stored['name']} {stored['ttl']} {stored['type']} {each}" for each in stored["rdata"]]
     return _propagated(lab, args, zones, zone, written, lines)
+
+
+def _are_one_record(mnemonic: str, words: Sequence[str]) -> bool:
+    """Return whether *words* together are the data of one record, although each was given as a record of its own."""
+    try:
+        rdata.from_text(rdtypes.from_text(mnemonic), [word.encode() for word in words], Name.from_text("."))
+    except (LocalError, UnicodeEncodeError):
+        return False
+    return len(words) > 1
 
 
 def _delete(lab: Way, args: argparse.Namespace) -> int:

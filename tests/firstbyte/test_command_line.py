@@ -112,6 +112,11 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
             id="near-an-option",
         ),
         pytest.param(
+            ["--quick", "run", "handshake"],
+            "firstbyte run: error: expected --quick after the command, as in `firstbyte run … --quick`",
+            id="an-option-before-the-verb",
+        ),
+        pytest.param(
             ["--runtime", "dokcer", "up"],
             "firstbyte: error: --runtime: expected one of docker, netns; got 'dokcer'; did you mean 'docker'?",
             id="near-a-choice",

@@ -228,6 +228,23 @@ def test_a_secondary_that_does_not_follow_is_exit_code_1(lab: TwoServers, capsys
     assert "ns2 does not have serial" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["MX", "30", "10", "mail"], "expected MX U16 NAME, got 1 word: 10; quote the data of one record: '10 mail'"),
+        (["A", "30", "192.0.2.1", "x"], "expected an IPv4 address, got 'x'"),
+        (["MX", "30", "10"], "expected MX U16 NAME, got 1 word: 10"),
+        (["SOA", "30", "10"], "expected any type but SOA: its serial is counted here"),
+    ],
+    ids=["several-words", "several-records", "one-word", "soa"],
+)
+def test_a_refused_record_says_how_to_write_it(
+    lab: TwoServers, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dns", "set", "w.example", *words]) == 2
+    assert capsys.readouterr().err.endswith(f"{message}\n")
+
+
 def test_a_name_without_a_dot_does_not_change_the_root_zone() -> None:
     zones = dns.Zones({"root-a": [{"zone": "."}], "ns1": [{"zone": "example."}]}, {})
     with pytest.raises(RefusedError, match=r"expected a name in one of the zones \., example\., or t9\. with a final"):

@@ -45,7 +45,7 @@ t       TXT "a; b" c "say \\"hi\\""
         pytest.param(
             HEAD + "x IN NOPE a\n", 5, "expected a record type such as A, MX or TYPE65280; got 'NOPE'", id="type",
         ),
-        pytest.param(HEAD + "x IN MX mail\n", 5, "expected MX U16 NAME, got 1 words: mail", id="word-count"),
+        pytest.param(HEAD + "x IN MX mail\n", 5, "expected MX U16 NAME, got 1 word: mail", id="word-count"),
         pytest.param(HEAD + "x CH A 192.0.2.1\n", 5, "expected class IN, got CH", id="class"),
         pytest.param(HEAD + 'x IN TXT "open\n', 5, 'expected a closing "', id="quote"),
         pytest.param(HEAD + "x IN TXT ( a\n", 5, "expected a closing )", id="parenthesis"),
