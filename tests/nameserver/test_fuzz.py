@@ -2,7 +2,7 @@
 
 import struct
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 
 import dns.update
 import pytest
@@ -96,9 +96,9 @@ def answered(made: Requests, wire: bytes, udp: bool) -> bytes:
     outcome = made.respond(wire, "127.0.0.1", lambda: NOW, udp=udp)
     if outcome is None:
         return b""
-    if isinstance(outcome, Coroutine):
+    if isinstance(outcome, Awaitable):
         try:
-            outcome.send(None)  # the coroutine runs to its end without waiting
+            next(outcome.__await__())  # the reply is ready without waiting
         except StopIteration as ended:
             outcome = ended.value
     assert isinstance(outcome, Outcome)
