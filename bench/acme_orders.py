@@ -71,7 +71,7 @@ class Client:
         self._kid: str | None = None
         self._nonce = ""
         trust = ssl.create_default_context()
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # Pebble's certificate has another name
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # Pebble's certificate is for a different name
         connector = aiohttp.TCPConnector(limit=1, ssl=trust, resolver=_Loopback())
         self._http = aiohttp.ClientSession(connector=connector)
         self._urls: dict[str, str] = {}

@@ -115,7 +115,7 @@ def running(command: Sequence[str], port: int, address: str = "127.0.0.1") -> It
         while not answers(address, port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"expected {command[0]} to answer on port {port}, it did not")
-            time.sleep(0.05)  # until the server is ready
+            time.sleep(0.05)  # poll until the server is ready
         server = Server(tuple(family(process.pid)), port)
         for pid in server.pids:
             os.sched_setaffinity(pid, {SERVER_CPU})

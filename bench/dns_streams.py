@@ -1,4 +1,4 @@
-"""DNS over TLS: answers per CPU-second of our resolver, relative to Unbound in the same run.
+"""Compares our resolver with Unbound by DNS over TLS answers per CPU-second.
 
     python bench/dns_streams.py [--seconds 3] [--repeat 5] [--json]
 
@@ -22,7 +22,7 @@ from typing import Any
 import dns_queries
 from dns_queries import LOAD_CPU, ROOT, UNBOUND, BenchError, Server, free_port, nameserver, running
 
-#: Target: minimum ratio of our answers per CPU-second to Unbound's; and the number of queries per connection.
+#: Target (minimum ratio of our answers per CPU-second to Unbound's), and number of queries per connection.
 RATIO, PER_CONNECTION = 0.5, 20
 #: Number of dnsperf clients; each client opens only a few connections per second.
 CLIENTS = 50
@@ -98,7 +98,7 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
 
 
 def certificate(folder: Path) -> Path:
-    """Create a P-256 key and a self-signed certificate for both servers; return the file with key and certificate."""
+    """Create a P-256 key and a self-signed certificate, used by both servers; return the path of their PEM file."""
     pem = folder / "pair.pem"
     command = [
         "openssl",

@@ -7,8 +7,8 @@ alternate between the two servers, and the median is reported. The reported figu
 second of the server's CPU time. Two transfers are reported separately: the first one after the zone was loaded from its
 file, and the first one after a change, because our server encodes the changed zone during that transfer. During our
 server's transfers, a second client sends queries one at a time; the maximum response time shows how much transfers
-delay queries. Finally, both servers start as secondaries of NSD, and the time from the start until each serves the zone
-is reported. Requires nsd.
+delay queries. Finally, both servers start as secondaries of NSD, and the time from the start of each server until it
+serves the zone is reported. Requires nsd.
 """
 
 import http.client
@@ -127,7 +127,7 @@ def secondary(command: list[str], port: int) -> float:
 
 
 def into(folder: Path, primary: int, repeat: int) -> dict[str, float]:
-    """Return how long our server and NSD each take, as secondaries of *primary*, to serve the zone: medians in s."""
+    """Return the median times in seconds that our server and NSD take to serve the zone as secondaries."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for number in range(repeat):
         here, port = folder / f"secondary{number}", free_port()

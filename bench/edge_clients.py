@@ -1,4 +1,4 @@
-"""Our edge with many clients, compared with nginx in the same run: tail latency, and the cost of idle connections.
+"""Compares our edge with nginx under many clients: tail latency, and memory per idle connection.
 
     python bench/edge_clients.py [--rounds 5] [--connections 10000] [--json]
 

@@ -1,4 +1,4 @@
-"""Requests per CPU-second of our edge as a TLS-terminating reverse proxy, compared with nginx in the same run.
+"""Compares our edge with nginx as TLS-terminating reverse proxies, by requests per CPU-second.
 
     python bench/edge_proxy.py [--seconds 2] [--rounds 5] [--json]
 
@@ -47,7 +47,7 @@ CONNECTIONS, STREAMS = 16, 8
 
 
 def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
-    """Return a load function: it sends keep-alive requests to a port for a number of seconds and returns how many."""
+    """Return a function that sends keep-alive requests to a port for some seconds and returns their number."""
 
     def load(port: int, seconds: float) -> int:
         headers = [word for field in (f"Host: {NAME}", *fields) for word in ("-H", field)]
@@ -68,7 +68,7 @@ def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
 
 
 def by_h2load(port: int, seconds: float) -> int:
-    """Send requests over HTTP/2 for a number of seconds and return how many were answered."""
+    """Send requests over HTTP/2 for a number of seconds and return the number of successful responses."""
     command = ["h2load", f"-c{CONNECTIONS}", f"-m{STREAMS}", f"-D{round(seconds)}", "-t1", f"https://127.0.0.1:{port}/"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     codes = next(line for line in output.splitlines() if line.startswith("status codes:")).split()
@@ -78,7 +78,7 @@ def by_h2load(port: int, seconds: float) -> int:
 
 
 def handshakes(folder: Path, *, resumed: bool) -> Callable[[int, float], int]:
-    """Return a load function: it sends one request per TLS connection for a number of seconds and returns how many."""
+    """Return a function that sends requests on new TLS connections for some seconds and returns their number."""
     request = f"GET / HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode()
 
     def load(port: int, seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""DNS queries per second that one generator process can send, compared with dnsperf if it is installed.
+"""Measures how many DNS queries per second one generator process can send; compares it with dnsperf if installed.
 
     python bench/generator_dns.py [--seconds 3] [--json]
 

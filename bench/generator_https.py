@@ -1,13 +1,14 @@
-"""HTTPS requests per CPU-second of our generator, compared with Locust's FastHttpUser against the same nginx.
+"""Compares our generator with Locust's FastHttpUser by HTTPS requests per CPU-second, against the same nginx.
 
     python bench/generator_https.py [--seconds 2] [--repeat 3] [--json]
 
 Both verify the certificate chain. Our generator sends on schedule and records the duration of each phase, the
 certificate's serial number, and the latency from the scheduled send time. Locust sends as fast as it can and records
-one rounded time per request. The figure is requests per CPU-second of the generator process at the highest rate that it
-sustains: neither generator has a core to itself on every machine, and a busier process spends less CPU time per
-request. Rounds alternate, and the median is reported. A run at half of that rate measures our generator's lag (the
-delay behind the schedule), which has its own target. nginx (one worker) listens on loopback.
+one rounded time per request. The figure is requests per CPU-second of the generator process at its highest sustained
+rate. CPU time is used because some machines have no core to spare for the generator; the highest rate is used because
+a busier process spends less CPU time per request. Rounds alternate, and the median is reported. A run at half of that
+rate measures our generator's lag (the delay behind the schedule), which has its own target. nginx (one worker) listens
+on loopback.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from authority import Issuer, issue_intermediate, issue_leaf, issue_root, new_key
 from generator import MAX_WAITED, Kind, Load, Schedule, Tally, Target, constant
 
-#: Host name in the certificate, which the CA's name constraints permit. No lookup is needed: both generators get the IP
-#: address.
+#: Host name in the certificate; the CA's name constraints permit it. The name is never looked up, because both
+#: generators get the IP address.
 NAME = "www.example.com"
 #: Number of open connections per generator, and number of Locust users.
 CONNECTIONS = 16
@@ -183,7 +184,7 @@ def locust(target: Target, kind: Kind, folder: Path, seconds: float) -> dict[str
 
 
 def own_process(target: Target, kind: Kind, seconds: float, rate: float) -> dict[str, float]:
-    """Measure our generator in a separate process, like Locust."""
+    """Measure our generator in a separate process, for a fair comparison with Locust."""
     command = [sys.executable, __file__, "--role", json.dumps([target.port, str(target.trust), kind, seconds, rate])]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60 + seconds, check=False)
     if ran.returncode:

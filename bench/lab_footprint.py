@@ -1,4 +1,4 @@
-"""Start-up duration, memory and shutdown duration of the whole lab in each runtime.
+"""Measures start-up duration, memory and shutdown duration of the whole lab in each runtime.
 
     python bench/lab_footprint.py [docker] [netns] [--json]
 

@@ -144,7 +144,7 @@ def by_openssl(folder: Path, issuer: Issuer, seconds: float) -> float:
 
 
 def crl(folder: Path, issuer: Issuer, entries: int) -> tuple[float, float, int]:
-    """Return how long we and OpenSSL each take to create a CRL of *entries* entries (s), and its size in bytes."""
+    """Create a CRL in our CA and with OpenSSL; return both durations in seconds, and the size of our CRL in bytes."""
     with closing(filled(folder, issuer, 0, entries)) as store:
         published: Publication = Publications(Telemetry("bench"), store, IssuanceLog(folder / "crl.log")).add(issuer)
         begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""Accuracy of the delay that `wan` adds: one-way and round-trip error at 30 and at 2,000 packets per second.
+"""Measures the accuracy of the delay that `wan` adds: one-way and round-trip error at 30 and 2,000 packets per second.
 
     python bench/wan_delay.py [--rtt 50] [--seconds 10] [--rates 30 2000] [--json]
 

@@ -1,4 +1,4 @@
-"""Packets per second through `wan`, compared with kernel forwarding in the same run.
+"""Compares `wan` with kernel forwarding by packets per second.
 
     python bench/wan_throughput.py [--seconds 3] [--repeat 3] [--size 100] [--json]
 
@@ -75,7 +75,7 @@ def measure(network: Network, size: int, seconds: float, wan_pid: int | None) ->
     sender = network.start(
         "a", sys.executable, __file__, "--role", "flood", "--size", str(size), "--seconds", str(seconds + 2 * WARM_UP)
     )
-    time.sleep(2 * WARM_UP)  # includes the start-up time of the interpreter
+    time.sleep(2 * WARM_UP)  # twice the warm-up time, because the sender's interpreter also has to start
     before, cpu, begin = arrived(network), cpu_seconds(wan_pid) if wan_pid else 0.0, time.monotonic()
     time.sleep(max(0.2, seconds - WARM_UP))  # the measured window
     after, took = arrived(network), time.monotonic() - begin

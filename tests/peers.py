@@ -19,7 +19,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Papers:
-    """A root CA and an issuing CA, which issue certificates as files and as TLS contexts."""
+    """A test CA (root and issuing CA) that provides certificates as files and as TLS contexts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, now = folder, time.time()
@@ -65,7 +65,7 @@ class Papers:
         return context
 
     def client(self, name: str | None = None) -> ssl.SSLContext:
-        """Return a client context that trusts the root; if *name* is given, it has a certificate for *name*."""
+        """Return a client context that trusts the root and, if *name* is given, presents a certificate for *name*."""
         context = ssl.create_default_context(cafile=self.trust)
         if name is not None:
             context.load_cert_chain(self.pair(name))

@@ -23,9 +23,9 @@ from runtime import LabError, UsageError
 from traps.audit import CLIENTS, AuditError, Finding, audit, check
 from traps.catalogue import TRAPS, Trap
 
-#: Exit codes: a client reacted wrongly, and a client failed to fetch a page even from a correct server.
+#: Exit codes if a client reacted wrongly (WRONG), or could not fetch a page even from a correct server (INVALID).
 WRONG, INVALID = 1, 4
-#: The findings of an audit, by name of the client.
+#: Findings of an audit, by client name.
 Findings = Mapping[str, Sequence[Finding]]
 
 
@@ -167,7 +167,7 @@ def _baseline(path: Path, clients: Iterable[str]) -> dict[tuple[str, str], bool]
 
 
 def _worse(name: str, finding: Finding, before: Mapping[tuple[str, str], bool] | None) -> bool:
-    """Return whether a reaction is wrong and, if there is a baseline, was right in the baseline or is missing in it."""
+    """Return whether a reaction is wrong and, if there is a baseline, was right in it or is missing from it."""
     return bool(finding.verdict) and (before is None or before.get((name, finding.trap.name), True))
 
 

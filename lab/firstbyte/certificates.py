@@ -30,9 +30,9 @@ REASONS = {
     "unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5,
     "privilegeWithdrawn": 9,
 }  # fmt: skip
-#: ACME problem types (RFC 8555 section 6.7) with which the CA refuses names or a profile.
+#: ACME problem types (RFC 8555 section 6.7) that the CA returns if it refuses a name or the profile.
 WRONG_INPUT = {"malformed", "rejectedIdentifier", "unsupportedIdentifier", "invalidProfile", "caa"}
-#: Maximum number of names that an error message lists.
+#: Maximum number of names that an error message lists; for more names, it gives only their number.
 MAX_LISTED = 5
 
 

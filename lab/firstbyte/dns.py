@@ -24,7 +24,7 @@ POLL, FOLLOW = 0.1, 0.5
 TIMEOUT = 3.0
 #: Maximum number of queries that `dns log` reads from a server per request.
 BATCH = 500
-#: Number greater than every query number: a request for later queries returns only the next number.
+#: Number greater than every query number; a request for queries from this number on returns only the next number.
 NEWEST = 2**62
 
 
@@ -127,7 +127,7 @@ def _set(lab: Way, args: argparse.Namespace) -> int:
 
 
 def _are_one_record(mnemonic: str, words: Sequence[str]) -> bool:
-    """Return whether *words* together are the data of one record, although each was given as a record of its own."""
+    """Return whether *words*, each given as a separate record, together form the data of a single record."""
     try:
         rdata.from_text(rdtypes.from_text(mnemonic), [word.encode() for word in words], Name.from_text("."))
     except (LocalError, UnicodeEncodeError):

@@ -1,7 +1,7 @@
 """``firstbyte encryption``: send one text in four ways, and show which of five places can read it.
 
 The places are the packets at `wan`, the edge and the origin after they decrypt TLS (recorded by their taps), the
-database file, and the recipient.  A place *reads* the text if the text occurs in the bytes recorded at this place.
+database file, and the recipient.  A place *reads* the text if the bytes captured there contain the text.
 """
 
 import argparse

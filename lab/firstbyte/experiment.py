@@ -123,7 +123,7 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | No
         _summary(args, done)
     _junit(args, RESULTS, [each.folder for each in done if each.folder is not None])
     if args.control and any(each.verdict is Verdict.PASS for each in done):
-        return 0  # the worst outcome of a control run: the control passed, so the check is defective
+        return 0  # worst outcome with --control: a control passed, so its check does not work
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
 
 

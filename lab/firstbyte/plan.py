@@ -1,4 +1,4 @@
-"""``firstbyte plan``: predictions of the models for the user's input; ``--verify`` checks the models in the lab."""
+"""``firstbyte plan``: print the models' predictions for the user's input; ``--verify`` checks the models in the lab."""
 
 import argparse
 import json

@@ -95,7 +95,7 @@ def rotate(args: argparse.Namespace) -> int:
 
 
 def next_step(state: dict[str, Any], kind: str) -> str:
-    """Return the next step of a rotation of the given *kind*; raise `RotationError` during another rotation."""
+    """Return the next step of a rotation of *kind*; raise `RotationError` if one of the other kind is in progress."""
     if kind not in state["next"]:
         finish = f"finish it first: `firstbyte pki rotate {state['kind']} --all`"
         raise RotationError(f"a rotation of the {state['kind']} is in progress, at {state['step']}; {finish}")

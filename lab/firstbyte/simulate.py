@@ -1,4 +1,4 @@
-"""``firstbyte plan --simulate``: simulation of clients, compared with closed forms and with measurements of the lab."""
+"""``firstbyte plan --simulate``: compare simulated clients with closed forms and with measurements of the lab."""
 
 import json
 import math
@@ -23,16 +23,16 @@ from theory import ttl as theory
 
 #: Times of the table's rows, as fractions of the TTL.
 STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
-#: Number of intervals after the change, each shown as one dot for the lab's measurement.
+#: Number of equal intervals per TTL; the lab's measurement is drawn as one dot per interval.
 DOTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Measurement of the scenario `ttl` after its change of the record."""
+    """Answers that the scenario `ttl` measured after it changed the record."""
 
     run: str
-    #: Pairs of the time as a fraction of the TTL, and the fraction of old answers relative to that at the change.
+    #: Pairs of a time (fraction of the TTL) and the share of old answers relative to the share at the change.
     dots: list[tuple[float, Estimate]]
 
 
@@ -133,7 +133,7 @@ def draw(found: Simulated, path: Path) -> None:
 
 
 def _measured() -> Measured | None:
-    """Return the measurement of the latest run of the scenario `ttl`, or None if there is no run."""
+    """Return the measurement of the latest passed run of the scenario `ttl`, or None if there is none."""
     folder = RESULTS if InsideLab.is_here() else COPIED
     for run in sorted(archive.runs(folder), key=lambda each: each.time, reverse=True):
         if run.name == "ttl" and run.verdict == "pass" and not run.control:
@@ -147,7 +147,7 @@ def _measured() -> Measured | None:
 
 
 def _dots(answers: dict[str, list[tuple[float, bool]]], rate: float) -> list[tuple[float, Estimate]]:
-    """Return the fraction of old answers over time for the longest TTL; keys of *answers* have the form ``T = 4 s``."""
+    """Return the share of old answers over time for the longest TTL; keys of *answers* have the form ``T = 4 s``."""
     by_ttl = {float(name.split()[2]): values for name, values in answers.items()}
     ttl = max(by_ttl)
     occupied = theory.hit_rate(rate, ttl)

@@ -59,7 +59,7 @@ class TomlFile:
 
     @property
     def end(self) -> int:
-        """Number of the last line, for errors about something that is missing."""
+        """Number of the last line, for errors about missing tables or keys."""
         return max(1, len(self.lines))
 
     def line(self, table: str, index: int = 0, key: str = "") -> int:

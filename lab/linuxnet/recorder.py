@@ -15,7 +15,8 @@ from linuxnet import counters, sock_diag
 #: Maximum number of samples per recording: half an hour at 10 Hz.
 MAX_ROWS = 18_000
 MAX_HZ = 100.0
-#: Number of samples per socket search. A search takes milliseconds, because the kernel walks its whole socket table.
+#: Number of samples from one socket search to the next. A search takes milliseconds, because the kernel walks its
+#: whole socket table.
 SEARCH_EVERY = 10
 #: Maximum number of sockets whose TCP_INFO is read per sample.
 MAX_SOCKETS = 64
@@ -42,7 +43,7 @@ class Recording:
         self.rows: list[dict[str, float]] = []
         #: Samples of the watched sockets: tuples (monotonic time in seconds, "local remote" addresses, TCP_INFO).
         self.sockets: list[tuple[float, str, dict[str, int]]] = []
-        #: CPU seconds used by recording in total, and by reading sockets.
+        #: CPU seconds used by the whole recording, and the part of them used by reading sockets.
         self.cost = self.sockets_cost = 0.0
         #: Sockets found by the last search that were still open at the last sample.
         self.known: list[sock_diag.Socket] = []

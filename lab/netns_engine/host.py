@@ -216,7 +216,7 @@ def exit_code(status: int) -> int:
 
 
 def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int) -> int:
-    """Fork and run *child* in the PID namespace *pids*; if *pids* is the supervisor's own (*home*), in a new one."""
+    """Fork; run *child* in PID namespace *pids*, or in a new one if *pids* is the supervisor's own (*home*)."""
     if pids == home:
         namespaces.unshare(namespaces.NEWPID)
     else:

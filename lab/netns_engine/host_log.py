@@ -26,8 +26,8 @@ class HostLog:
     def bound(self, size: int, files: int) -> None:
         """Truncate the log file if it is larger than *size* bytes.
 
-        If *files* is more than one, copy the log file to ``.log.1`` first.  Renaming would not work, because the host
-        keeps the file open.
+        If *files* is greater than one, copy the log file to ``.log.1`` first.  Renaming would not work, because the
+        host keeps the file open.
         """
         if self.path.exists() and self.path.stat().st_size > size:
             if files > 1:

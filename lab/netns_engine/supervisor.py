@@ -68,7 +68,7 @@ class Supervisor:
         self._present: dict[str, Present] = {}
         #: Callbacks by child PID; each is called with the child's exit code.
         self._children: dict[int, Callable[[int], None]] = {}
-        #: Clients that wait until a host has ended, with the host's name; None means the whole lab.
+        #: Clients that wait for a host to end, as pairs of the host's name (None: the whole lab) and the connection.
         self._waiting: list[tuple[str | None, Connection]] = []
         #: PID of the program that runs for each client.
         self._programs: dict[Connection, int] = {}

@@ -51,7 +51,7 @@ def parse(text: str, path: str = ".env") -> dict[str, str]:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Replace all variable references in *text*; raise `ValueError` for an unsupported one or one without a value."""
+    """Replace all variable references in *text*; raise `ValueError` if one is unsupported or has no value."""
 
     def replace(match: re.Match[str]) -> str:
         if match["escaped"]:

@@ -13,7 +13,7 @@ RUNTIMES = ("docker", "netns")
 
 
 def choose(topology: Topology, named: str | None = None) -> Lab:
-    """Return the lab of *topology* in the runtime *named*, in the one from the environment, or in an available one.
+    """Return the lab in the runtime *named*, else in the one that the environment names, else in an available one.
 
     Raises:
         UsageError: the named runtime does not exist.

@@ -340,7 +340,7 @@ def _resident(container: Any) -> int | None:
 
 
 def _try_socket(where: str) -> None:
-    """Raise `OSError` if nothing listens on the engine's Unix socket, in which case the SDK would leak a socket."""
+    """Raise `OSError` if nothing listens on the engine's Unix socket; in that case the SDK would leak a socket."""
     if where.startswith("unix://"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.connect(where.removeprefix("unix://"))

@@ -330,7 +330,7 @@ def busy_cores(seconds: float) -> float:
         return sum(fields), fields[3] + fields[4]  # total time; idle and iowait time
 
     before = read()
-    time.sleep(seconds)  # period of the measurement, in which this process uses no CPU
+    time.sleep(seconds)  # the measurement period, during which this process uses no CPU
     after = read()
     passed = after[0] - before[0]
     return (os.cpu_count() or 1) * (1 - (after[1] - before[1]) / passed) if passed else 0.0

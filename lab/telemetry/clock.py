@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 
 class Clock:
-    """Wall clock with an adjustable offset.  Only shells own a clock; cores take the time as an argument."""
+    """Wall clock with an adjustable offset.
+
+    Only shells (I/O code) own a clock; sans-IO cores take the time as an argument.
+    """
 
     def __init__(self) -> None:
         self._offset = 0.0

@@ -25,7 +25,7 @@ def declare(telemetry: Telemetry) -> None:
     def stop() -> None:
         pending.clear()
         if found := telemetry.faults.hit("stall"):
-            time.sleep(min(found["ms"], MAX_MS) / 1000)  # this is the fault: the event loop is blocked on purpose
+            time.sleep(min(found["ms"], MAX_MS) / 1000)  # inject the fault by blocking the event loop
 
     def changed() -> None:
         if telemetry.faults.get("stall") and not pending:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-#: Widths in columns: a row's numeric fields, further fields on wide terminals, and left margin of lines below a row.
+#: Widths in columns: numeric fields of a row, additional fields on wide terminals, and indent of lines below a row.
 FIGURES, MORE, MARGIN = 43, 15, 17
 WIDE = 100
 ABBREVIATIONS = {"SYN": "S", "FIN": "F", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U", "ECE": "E", "CWR": "C"}

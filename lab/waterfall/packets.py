@@ -14,8 +14,8 @@ from waterfall.tcp_state import CLOSED, LISTEN, MODULUS, Endpoint, Segment, befo
 from wireformat.ip import EthernetFrame, Packet, Tcp, describe
 from wireformat.pcapng import Recording
 
-#: Tolerance in nanoseconds between a socket's state change and the related frame.  The difference arises because a
-#: process may have to wake up in between.
+#: Maximum difference between the times of a socket's state change and of the related frame, in nanoseconds.  A process
+#: may have to wake up in between.
 SLACK_NS = 3_000_000
 
 

@@ -28,7 +28,7 @@ from waterfall.predict import hops_of, predict
 
 #: Time that the edge needs after a response to return the connection to its pool, in seconds.
 SETTLE = 0.05
-#: Time in addition to half a round trip until the last segments have been captured, in seconds.
+#: How long to wait, in addition to half a round trip, until the last segments have been captured, in seconds.
 LAST = 0.3
 
 
@@ -200,7 +200,7 @@ def _addresses(session: Session, names: list[str]) -> list[str]:
     for name in names:
         try:
             found.append(separate.resolve(name).rdata[0])
-        except StubError:  # without the address, there is no prediction
+        except StubError:  # skip the name: without an address, there is no prediction
             continue
     return found
 

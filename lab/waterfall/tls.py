@@ -87,7 +87,7 @@ def describe(tls: ssl.SSLObject) -> dict[str, Any]:
 
 
 def _chain_before_313(tls: ssl.SSLObject) -> list[bytes]:
-    """Replace `ssl.SSLObject.get_verified_chain` before Python 3.13 with the inner object's method (Python 3.10)."""
+    """Return the verified chain (DER) on Python before 3.13, where only the private object inside *tls* provides it."""
     inner: Any = getattr(tls, "_sslobj", None)
     return [each.public_bytes(_ENCODING_DER) for each in inner.get_verified_chain() or ()] if inner else []
 

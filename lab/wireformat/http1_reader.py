@@ -34,7 +34,7 @@ class ResponseReader:
         Args:
             on_body: called with each part of the body; if None, the body is only counted.
             on_head: called once, when `status` and `fields` are available.
-            head_only: whether the request method was HEAD, so that the response has no body.
+            head_only: whether the request method was HEAD, in which case the response has no body.
         """
         #: Field names and values as received, without trailers.
         self.fields: list[tuple[bytes, bytes]] = []

@@ -1,4 +1,4 @@
-"""TLS over memory buffers, based on OpenSSL (RFC 8446, RFC 5246): the caller transports the bytes."""
+"""In-memory TLS (no sockets), based on OpenSSL (RFC 8446, RFC 5246): the caller sends and receives the bytes."""
 
 import ssl
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tests for ``firstbyte experiment`` outside the lab: a killed run inside the lab, and results as JUnit XML."""
+"""Tests for ``firstbyte run`` outside the lab: a killed run inside the lab, and results as JUnit XML."""
 
 import json
 import xml.etree.ElementTree as ET

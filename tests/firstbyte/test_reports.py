@@ -85,7 +85,7 @@ def test_runs_made_inside_the_lab_are_listed_outside(
 def test_the_identifier_of_a_run_is_never_shortened(
     columns: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lines wrap instead, because users copy the identifier to `--compare`."""
+    """Long lines wrap rather than being truncated, because users copy a run's identifier to `--compare`."""
     runs = ["renewal-under-load/20261128T100000Z", "renewal-under-load/20261128T110000Z"]
     for run in runs:
         folder = tmp_path / "results" / run

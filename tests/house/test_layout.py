@@ -1,4 +1,4 @@
-"""Tests for the package layout: the wheel is complete, no room is a package, no standard module is shadowed."""
+"""Tests that the wheel is complete, no room (top-level folder) is a package, and no standard module is shadowed."""
 
 import sys
 import tomllib

@@ -78,7 +78,7 @@ async def test_each_udp_client_gets_its_own_answer(listener: socket.socket) -> N
 
 @pytest.mark.parametrize("listener", [socket.SOCK_DGRAM], indirect=True)
 async def test_a_udp_client_that_keeps_its_port_reaches_a_host_that_was_started_anew(listener: socket.socket) -> None:
-    """Two ports, one per network namespace, simulate a host restart, after which nothing listens on the old port."""
+    """Two ports simulate the host's old and new network namespace; after the restart, the old port is closed."""
     loop = asyncio.get_running_loop()
     before, after = bound(socket.SOCK_DGRAM), bound(socket.SOCK_DGRAM)
     networks = iter([before, after])

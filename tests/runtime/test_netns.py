@@ -328,7 +328,7 @@ def test_two_labs_with_the_same_addresses_run_side_by_side(small: NetnsLab, abse
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
-    # An endless ceremony keeps the lab in its start-up phase for the duration of this test.
+    # A key ceremony that takes ten minutes keeps the lab in its start-up phase for the duration of this test.
     compose = Path(absent.topology.project, "docker-compose.yml")
     compose.write_text(compose.read_text().replace('"echo secret', '"sleep 600; echo secret'))
     environment = {

@@ -1,7 +1,7 @@
 """Tests that run experiments on the lab in quick mode: two scenarios and two drills in each runtime, with controls.
 
 On a busy machine a run may be `invalid` (exit code 4).  Such a run is repeated; after `TRIES` invalid runs, the test is
-skipped with the reason.
+skipped, and the skip message gives the reasons.
 """
 
 import json
@@ -34,7 +34,7 @@ CONTROLS = [("run", "time-wait")]
 
 
 def conduct(shell: Shell, *words: str) -> tuple[Answer, dict[str, object]]:
-    """Run an experiment and repeat it while its runs are invalid; skip the test if the last run is invalid, too."""
+    """Run an experiment, at most `TRIES` times until a run is valid; skip the test if none is."""
     for _ in range(TRIES):
         answer = shell.firstbyte(*words, "--quick", "--json", timeout=300)
         if answer.code != INVALID:

@@ -40,7 +40,8 @@ PAUSE = 0.1
 PATIENCE = 8.0
 #: Request kinds that may fail while a given host is down; for all other hosts, no request may fail.
 COSTS = {"edge": {"https"}, "resolver": {"dns"}}
-#: Order of kills, in which no host depends on its neighbours; `wan` and `console` have separate tests.
+#: Hosts in the order in which they are killed; no host depends on the one before or after it. `wan` and `console` have
+#: separate tests.
 IN_TURN = (
     "ns1", "catalog-1", "root-a", "edge", "tld-test", "catalog-3", "resolver", "news", "root-b", "catalog-2",
     "ns2", "edge-far", "tld-com", "client", "ns-news", "ca",

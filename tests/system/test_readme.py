@@ -14,7 +14,7 @@ from tests.system.conftest import Shell
 COMMANDS = commands(README.read_text(encoding="utf-8"))
 #: Time-out for one command in seconds; the longest command runs an experiment twice.
 TIMEOUT = 400.0
-#: Exit code of an experiment that is invalid because the machine was too busy, and maximum number of tries.
+#: Exit code of an experiment that is invalid because the machine was too busy, and maximum number of attempts.
 INVALID, TRIES = 4, 3
 #: Variants of experiments that take a minute and differ only inside the experiment, not in how the runtime starts it.
 LONG = re.compile(r"--(control|times)\b")

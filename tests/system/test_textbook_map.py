@@ -10,7 +10,7 @@ import pytest
 from tests.system.conftest import Answer, Shell
 
 MAP = Path(__file__).parents[2] / "docs" / "textbook-map.md"
-#: Commands whose experiments only have to exist here, because they take long and have separate tests.
+#: Commands for which this test only checks that the experiment exists; experiments are slow and have their own tests.
 LISTED = ("run", "drill")
 
 

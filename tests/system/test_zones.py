@@ -1,4 +1,4 @@
-"""Tests of zone transfers and updates in the lab, made with dig, nsupdate and knsupdate and the lab's key."""
+"""Tests for zone transfers and updates in the lab, with dig, nsupdate, knsupdate and the lab's TSIG key."""
 
 import json
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def test_a_primary_that_is_killed_after_an_update_has_it_when_it_is_back(shell: 
 def test_a_secondary_that_is_killed_during_a_transfer_serves_its_copy_and_catches_up(shell: Shell) -> None:
     record = {"name": "late", "type": "A", "ttl": 5, "rdata": ["192.0.2.8"]}
     before = shell.lab.call("ns1", "PUT", "/admin/zones/example.com./records", record)["serial"] - 1
-    for host in ("ns2", "ns1"):  # kills both at once, because the transfer of the change takes only 0.3 s
+    for host in ("ns2", "ns1"):  # kill both servers at once, because the transfer of the change takes only 0.3 s
         shell.lab.kill(host)
     shell.lab.start("ns2")
     assert shell.on("lab", "sh", "-c", until("client", "198.19.1.10", NS2)).code == 0

@@ -1,4 +1,4 @@
-"""Tests for TLS over memory: handshake, data, resumption and close."""
+"""Tests for in-memory TLS: handshake, data, resumption and close."""
 
 import ssl
 from pathlib import Path
