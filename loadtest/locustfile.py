@@ -12,7 +12,7 @@ With a ramp from 1 to ``--users`` users (other shapes: step, spike):
 
     locust … --shape ramp
 
-With an open loop of 50 requests per second and user, where requests start even if earlier ones are not complete:
+With an open loop of 50 requests per second per user; requests start even if earlier ones are not complete:
 
     locust … --arrival-rate 50
 
@@ -120,7 +120,7 @@ class _WebUser(_LabUser):
 
 
 class FreshUser(_WebUser):
-    """Opens a new connection for each request and closes it first, so that TIME-WAIT sockets remain on the worker."""
+    """Opens a connection for each request and sends the first FIN, so that the worker holds the TIME-WAIT sockets."""
 
     kind = "fresh"
 
@@ -195,7 +195,7 @@ events.init_command_line_parser.add_listener(add_options)
 
 @events.init.add_listener
 def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
-    """Attach firstbyte's recorder, thresholds, shapes, reports and web page to Locust when its event ``init`` fires."""
+    """When Locust's ``init`` event fires, attach firstbyte's recorder, thresholds, shapes, reports and web page."""
     recorder = environment.firstbyte = Recorder(environment)
     Judge(environment, recorder)
     board = recorder.board

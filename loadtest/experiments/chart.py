@@ -35,7 +35,7 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Bars, each (begin, end, height), which are stacked on the bars of earlier marks in the same panel."""
+    """Bars, each (begin, end, height), stacked on the bars of earlier marks in the same panel."""
 
     label: str
     bars: Sequence[tuple[float, float, float]]

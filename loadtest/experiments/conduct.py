@@ -187,7 +187,7 @@ def _own_address(peer: str) -> str:
 
 
 def _ended(task: "asyncio.Future[None]", result: Result) -> None:
-    """Record in *result* whether the measurement was interrupted, was skipped or failed."""
+    """Record in *result* if the measurement was skipped, was interrupted, or failed with an exception."""
     if task.cancelled():
         result.interrupted = "interrupted: what was measured until then is kept"
         return

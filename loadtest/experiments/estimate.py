@@ -108,7 +108,7 @@ class Line:
 
 
 def trials(tolerance: float) -> int:
-    """Return the number of trials for which two standard errors of any measured share are at most *tolerance*."""
+    """Return how many trials are needed so that two standard errors of a measured share are at most *tolerance*."""
     return math.ceil((2 * 0.5 / tolerance) ** 2)
 
 

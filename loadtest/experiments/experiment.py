@@ -1,4 +1,4 @@
-"""The base class of experiments, each of which is one file in `scenarios` or `drills`.
+"""The base class of experiments; each experiment is one file in `scenarios` or `drills`.
 
     class TimeWait(Experiment[Parameters]):
         name = "time-wait"
@@ -25,11 +25,11 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The negative control: the same experiment without its safety mechanism or correct model, so that it must fail."""
+    """The negative control: the same experiment with its mechanism or model removed, so that it must fail."""
 
     #: Short name of the mechanism or model that the control removes.
     without: str
-    #: Names of checks, at least one of which must fail; if only other checks fail, the control is invalid.
+    #: Names of checks; at least one of them must fail.  If only other checks fail, the control is invalid.
     fails: tuple[str, ...]
 
 

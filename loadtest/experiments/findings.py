@@ -56,7 +56,7 @@ class Findings:
     def check_near(self, row: Row, tolerance: float, *, absolute: bool = False) -> None:
         """Check that the measurement of *row* is within *tolerance* of its prediction.
 
-        The tolerance is a share of the prediction (0.05 is 5 %), or with *absolute* a value in the unit of the row.
+        The tolerance is a share of the prediction (0.05 is 5 %) or, with *absolute*, a value in the row's unit.
         """
         predicted, got = row.predicted or 0.0, row.measured.value
         room = tolerance if absolute else tolerance * abs(predicted)

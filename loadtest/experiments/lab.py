@@ -73,7 +73,7 @@ class Lab:
     async def link(self, a: str, b: str, *, one_way: bool = False, **settings: Any) -> Undo:
         """Change *settings* (rtt_ms, jitter_ms, loss, rate_bps, …) of the link between regions *a* and *b*.
 
-        The change applies to both directions, or with *one_way* only to the direction from *a* to *b*.
+        The change applies to both directions, or, with *one_way*, only to the direction from *a* to *b*.
         """
         query = "?direction=one" if one_way else ""
         undo = Undo(f"link {a}:{b}", "wan", "DELETE", f"/admin/links/{a}/{b}{query}")

@@ -56,7 +56,7 @@ class Judged:
     #: Whether the check passed in each run; None if that run is invalid or lacks the check.
     held: tuple[bool | None, ...]
     ok: bool
-    #: Median of the compared number; None if the check compares no number; it then has to pass in every run.
+    #: Median of the compared number; None if the check compares no number and therefore has to pass in every run.
     value: float | None = None
     low: float | None = None
     high: float | None = None

@@ -115,7 +115,7 @@ class Result:
     quick: bool = False
     #: In a negative control, the mechanism that was switched off; otherwise "".
     control: str = ""
-    #: Names of checks, at least one of which must fail in a negative control.
+    #: Names of checks; in a negative control, at least one of them must fail.
     control_fails: tuple[str, ...] = ()
     seed: int = 0
     prediction: dict[str, Quantity] = field(default_factory=dict)

@@ -74,7 +74,7 @@ class Run:
         self.progress(f"{text}{f'; about {left:.0f} s left' if left >= 1 else ''}")
 
     def interleaved(self, arms: Sequence[Arm], repeats: int) -> Iterator[tuple[int, Arm]]:
-        """Yield (repeat, arm) for each arm of the experiment once per repeat.
+        """Yield pairs (repeat, arm): in each repeat, every arm of the experiment once.
 
         Each repeat shuffles the arms with the run's seed, so that drift of the machine affects all arms alike.
         """
@@ -85,7 +85,7 @@ class Run:
                 yield repeat, arm
 
     async def blocking(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a blocking function in a thread and return its result; an interrupt takes effect only after the call."""
+        """Call a blocking function in a thread; return its result.  An interrupt takes effect when the call returns."""
         return await asyncio.to_thread(function, *arguments, **named)
 
     def skip(self, why: str) -> None:

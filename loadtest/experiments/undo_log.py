@@ -79,7 +79,7 @@ def exclusive(folder: Path, name: str) -> Iterator[None]:
 
     Args:
         folder: results folder, shared by all users of this lab; holds the lock file.
-        name: name of the experiment, shown in the `BusyError` of anyone who tries to start another one.
+        name: name of the experiment, shown in the `BusyError` if another experiment is started.
 
     Raises:
         BusyError: another experiment holds the lock.

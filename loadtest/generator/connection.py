@@ -18,7 +18,7 @@ from generator.channel import Channel
 from generator.request import Closes, LoadError, Request
 from linuxnet.source_ports import Source
 
-#: Maximum size of one read in bytes: larger than a TLS record, but so small that malloc does not call mmap each time.
+#: Maximum size of one read in bytes: larger than a TLS record, but too small for malloc to call mmap for each read.
 CHUNK = 65536
 #: Maximum time to wait for the peer's FIN before the socket is closed, in seconds.
 LINGER = 2.0

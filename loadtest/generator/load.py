@@ -70,18 +70,18 @@ class Load:
 
         Args:
             target: server, and path to request.
-            rate: a schedule, or a number of requests per second, which are evenly spaced and never end.
+            rate: a schedule, or a constant number of requests per second, evenly spaced and without end.
             kinds: kinds of connection, used in turn.
             on_done: called with each request when it is complete or lost.
             keep: store all requests in `requests`; for a long load at a high rate, count them in *on_done* instead
                 (`generator.Tally`).
             closes: side that closes a connection that is not pooled.
             source: source address and source ports of the connections.
-            pool: maximum number of pooled connections, at which further requests wait; None: no limit.
+            pool: maximum number of pooled connections; when all are in use, requests wait.  None: no limit.
             timeout: seconds from the actual start after which a request counts as lost.
             check: called with each response body; returns a description of the defect, or "" if the body is correct.
             servers: name servers (address, port); None: those in /etc/resolv.conf.
-            paths: path of each request, in order; when they are exhausted, and by default, the target's own path.
+            paths: path of each request, in order; without *paths*, or after the last one, the target's own path.
 
         Raises:
             LoadError: a kind is unknown, or the source ports are outside ``ip_local_port_range``.

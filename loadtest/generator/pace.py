@@ -23,7 +23,7 @@ MAX_CPU = 0.8
 MAX_LAG = 0.005
 #: The same limit as a share of the round-trip time; the larger of the two limits applies.
 MAX_LAG_OF_RTT = 0.05
-#: Share of time spent waiting for a CPU above which the lag is attributed to other programs, not to the load.
+#: If the generator waits for a CPU for more than this share of the time, its lag is attributed to other programs.
 MAX_WAITED = 0.05
 #: Duration over which CPU use is averaged, in seconds.
 WINDOW = 1.0

@@ -47,7 +47,7 @@ class Queries:
         Args:
             server: IPv4 address and port of the name server.
             names: names to query; each query uses a random one.
-            rate: a schedule, or a number of queries per second, which are evenly spaced and never end.
+            rate: a schedule, or a constant number of queries per second, evenly spaced and without end.
             rdtype: record type of all queries.
             timeout: seconds after which a query counts as lost.
             seed: random seed for the choice of names and query IDs.

@@ -112,7 +112,7 @@ def step(*levels: tuple[float, float]) -> Shape:
 
 
 def spike(base: float, peak: float, at: float, length: float, seconds: float) -> Shape:
-    """Return the rate *base* for *seconds* in total, replaced by *peak* for *length* seconds from second *at*.
+    """Return the rate *base* for *seconds* in total, with a spike to *peak* from second *at* for *length* seconds.
 
     Raises:
         ScheduleError: the spike is not within the first *seconds*.

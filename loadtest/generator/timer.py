@@ -23,7 +23,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Timer:
-    """A timer whose file descriptor becomes readable at the time set last, on the clock of `time.monotonic`."""
+    """A timer whose file descriptor becomes readable on expiry; times are on the clock of `time.monotonic`."""
 
     def __init__(self) -> None:
         self._fd: int = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)

@@ -90,7 +90,7 @@ class Calibration:
 
 
 def machine() -> str:
-    """Return the names of processor, Python and OpenSSL, on which the costs depend."""
+    """Return the processor's name and the versions of Python and OpenSSL, on which the costs depend."""
     return f"{_processor()}, Python {platform.python_version()}, {ssl.OPENSSL_VERSION}"
 
 

@@ -11,7 +11,8 @@ from planner.inputs import Inputs, InputsError, Key, Tls, contradiction, read
 from planner.quantities import Range, duration, significant
 from planner.rows import TOPICS, Row, Topic
 
-#: Maximum number of inputs given as ranges, because every combination of their ends and middles is computed.
+#: Maximum number of inputs given as ranges; it is limited because every combination of their ends and middles is
+#: computed.
 MAX_RANGES = 4
 #: Half-width of a 95 % interval, in standard deviations.
 Z = 1.96

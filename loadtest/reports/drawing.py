@@ -77,7 +77,7 @@ class _Drawing:
         self.body = "".join((HATCH.format(width) if hatched else "", *self._marks, *self._lines, *self._words))
 
     def _say(self, words: str, x: float, y: float, css: str = "", *, before: float = 0.0) -> None:
-        """Draw a text; the lines of moments must not cross the text or the *before* pixels to its left."""
+        """Draw a text; keep the vertical lines of moments off the text and off the *before* pixels to its left."""
         self._kept_clear.append((x - before - 3, x + wide(words) + 3, y))
         self._words.append(text(words, x, y, css))
 

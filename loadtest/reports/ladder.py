@@ -112,7 +112,7 @@ def _positions(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[flo
     instants = [(row["sent_ms"], i, True) for i, row in enumerate(rows)]
     instants += [(row["arrived_ms"], i, False) for i, row in enumerate(rows) if row["arrived_ms"] is not None]
     sent, arrived = [0.0] * len(rows), [0.0] * len(rows)
-    free = dict.fromkeys(OTHER, ROW)  # by host: the first position at which its next label fits
+    free = dict.fromkeys(OTHER, ROW)  # for each host, the first position at which its next label fits
     y, before = ROW, min(instants)[0]
     for at, i, is_sent in sorted(instants, key=lambda each: (each[0], not each[2], each[1])):
         y += min(IDLE, max(CLOSE, SCALE * (at - before))) if at > before else 0.0

@@ -24,7 +24,7 @@ from theory import congestion
 from theory.slow_start import MSS
 
 _ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
-#: Warm-up of the uploads, which is not measured: the longer of this many seconds and this many round trips.  It covers
+#: Unmeasured warm-up of the uploads: the longer of this many seconds and this many round trips.  The warm-up covers
 #: slow start and the losses that reduce the window from its peak.
 WARM_UP, WARM_TRIPS = 3.0, 50
 #: Ratio of the window after a loss to the window before it (RFC 5681 section 3.1; RFC 9438 section 4.6).
@@ -336,13 +336,13 @@ def _path(flows: Sequence[Flow], begin: float) -> tuple[float, float]:
 
 
 def _top(points: Sequence[tuple[float, float]]) -> float | None:
-    """Return an upper end of the axis at which the sawtooth is visible; the peak of slow start may be cut off."""
+    """Return an upper end for the axis that keeps the sawtooth visible; the peak of slow start may be cut off."""
     late = [y for x, y in points if x >= WARM_UP]
     return 1.5 * max(late) if late else None
 
 
 def _warm_up(point: Point) -> float:
-    """Return the duration in seconds of the warm-up at *point*, which is not measured."""
+    """Return the duration of the unmeasured warm-up at *point*, in seconds."""
     return max(WARM_UP, WARM_TRIPS * point.rtt_ms / 1000)
 
 

@@ -320,7 +320,7 @@ class DnsOutage(Experiment[Parameters]):
             return resolver.rounding
 
         def distance(rounding: ttl.Rounding) -> float:
-            """Return by how many answers the whole outage differs from theory."""
+            """Return the difference between the measured and the expected number of answers, over the whole outage."""
             return abs(
                 sum(
                     ok - min(1.0, max(0.0, (ttl.lifetime(ttl_s, rounding) - at) / self._cycle(ttl_s)))

@@ -24,12 +24,12 @@ from wireformat import pcap
 TRANSPORTS: dict[Transport, str] = {"udp": "UDP", "tcp": "TCP", "dot": "DoT", "doh": "DoH"}
 #: Option of `kdig` that selects each transport.
 KDIG: dict[Transport, str] = {"udp": "+notcp", "tcp": "+tcp", "dot": "+tls", "doh": "+https"}
-#: The zone, a label of it below which every name exists while the scenario runs, and the zone's primary name server.
+#: The zone; a label in the zone below which every name exists while the scenario runs; the zone's primary server.
 ZONE, PARENT, PRIMARY = "example.com.", "private", "ns1"
 ADDRESS = "192.0.2.54"
 #: A name whose response is larger than a datagram.
 LARGE = "big.example.com"
-#: Lengths of the labels with which sizes of messages are compared.
+#: Lengths of the labels in the queries whose message sizes are compared.
 LENGTHS = (4, 9, 14, 19, 24, 29)
 #: Block sizes to whose multiples queries and responses are padded, in bytes (RFC 8467 section 4.1).
 QUERY_BLOCK, RESPONSE_BLOCK = 128, 468
@@ -56,7 +56,7 @@ class Parameters:
 
 
 class DnsPrivacy(Experiment[Parameters]):
-    """Sends the same queries over four transports, times them at the client, and captures them on the way."""
+    """Sends the same queries over four transports, times them at the client, and captures the packets in transit."""
 
     name = "dns-privacy"
     claim = (
@@ -97,7 +97,7 @@ class DnsPrivacy(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Milliseconds of each of N consecutive queries on a new connection, by transport, N and round-trip time.
+        #: Durations in milliseconds of N consecutive queries on a new connection, by transport, N and round-trip time.
         self.times: dict[tuple[Transport, int], dict[float, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
         #: Durations in milliseconds of queries whose response is larger than a datagram, by round-trip time.
         self.large: dict[float, list[list[float]]] = defaultdict(list)
@@ -245,7 +245,7 @@ class DnsPrivacy(Experiment[Parameters]):
         found.chart(self._by_length())
 
     def _shortest(self, transport: Transport, n: int, rtt: float) -> float:
-        """Return the shortest time of *n* queries on a new connection in ms, which is closest to pure network time.
+        """Return the shortest time of *n* queries on a new connection in ms: the best estimate of pure network time.
 
         A busy machine can only add time, so the shortest of all first and of all later queries are used.
         """

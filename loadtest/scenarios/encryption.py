@@ -139,7 +139,7 @@ class Encryption(Experiment[Parameters]):
         self.read: list[vantage_points.View] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds; `openssl speed` and AES without its instructions take most of it."""
+        """Return the expected duration in seconds; `openssl speed` and AES without CPU support take most of it."""
         return 6 + len(ARMS) * self.p.speeds * 1.1 + self.p.rounds * 0.08 + self.p.connections * 0.15
 
     def predict(self) -> Mapping[str, Quantity]:

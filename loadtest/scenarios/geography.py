@@ -215,7 +215,7 @@ class _Client:
         if place.warm:
             self._kept(place).ask(place.path)
         else:
-            for _ in range(2):  # two requests, because the edge uses the two origins of the route / in turn
+            for _ in range(2):  # two requests, because the edge alternates between the two origins of `/`
                 self.ask(place)
 
     def ask(self, place: Placement) -> float:

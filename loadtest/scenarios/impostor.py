@@ -104,7 +104,7 @@ class ImpostorScenario(Experiment[Parameters]):
         self.curl: dict[str, tuple[int, str]] = {}
 
     def duration(self) -> float:
-        """Return the expected duration in seconds, at a few round trips per request."""
+        """Return the expected duration in seconds, assuming a few round trips per request."""
         return 2 + 1.25 * len(KINDS) * self.p.requests * 0.06
 
     def predict(self) -> Mapping[str, Quantity]:

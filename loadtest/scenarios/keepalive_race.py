@@ -137,7 +137,7 @@ class KeepaliveRace(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Add delay to the path, shorten the server's idle timeout, and run all clients."""
+        """Add delay to the path, shorten the server's idle time-out, and run all clients."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         await run.lab.fault("edge", "short_keep_alive", s=self.p.timeout_s)
@@ -215,7 +215,7 @@ class KeepaliveRace(Experiment[Parameters]):
         return "answered" if gap.intended < self.p.timeout_s else "closed"
 
     def _shares(self, run: Run) -> None:
-        """Check that each measured share deviates from the prediction only by chance."""
+        """Check that each measured share is within its statistical error of the prediction."""
         for arm in (self.poisson, self.careful):
             raced = run.findings.row(f"share of gaps that race, {arm.name}", arm.share("raced").scaled(100))
             opens = arm.share("raced", "closed", "retired").scaled(100)

@@ -187,7 +187,7 @@ class Quic(Experiment[Parameters]):
             return taken, bool(json.loads(bytes(response.body))["early_data"])
 
     async def _fetch_pages(self, to: Address, tcp: Address, loss: float, pages: int) -> None:
-        """Fetch pages in one way after the other; fetched at the same time, they would delay each other on one core."""
+        """Fetch pages in one way at a time, because concurrent fetches would delay each other on one core."""
         self.pages["quic", loss] += await self._fetch_over_quic(to, pages)
         for way in ("http2", "http1"):
             self.pages[way, loss] += await asyncio.to_thread(_fetch_pages, way, tcp, pages, self._limit)

@@ -383,7 +383,7 @@ def between(interval: int) -> int:
 
 
 def extra(ages: Sequence[float], distance: int) -> list[float]:
-    """Return each lost message's additional delay, its age minus the smallest; each *distance*-th message is lost."""
+    """Return each lost message's age minus the smallest age; every *distance*-th message is lost."""
     usual = min(ages, default=0.0)
     windows = [ages[at : at + distance] for at in range(distance, len(ages) - distance, distance)]
     return [max(window) - usual for window in windows]

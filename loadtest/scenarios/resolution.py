@@ -27,8 +27,8 @@ SERVERS = {
 #: Round-trip time in ms between the resolver and the nearest server of each zone, from the root to the deepest zone
 #: (links.toml).
 CHAIN = {".": 10.0, "com.": 20.0, "example.com.": 16.0, "news.example.com.": 16.0}
-#: Largest share of queries that find the caches in a state other than the prepared one, because all hosts of the lab
-#: share the resolver.
+#: Largest share of queries that may find the caches in a state other than the prepared one.  This happens because all
+#: hosts of the lab share the resolver.
 STRAY = 0.1
 
 
@@ -163,7 +163,7 @@ class Resolution(Experiment[Parameters]):
         self.logs: list[tuple[float, str, str]] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: each query takes its path and about a dozen admin requests."""
+        """Return the expected duration in seconds: per query, the round trips on its path and some admin requests."""
         per_repeat = sum(each.hops for each in STATES) * 0.025 + len(STATES) * 0.12
         return 3 + len(self.p.isp_ms) * self.p.repeats * per_repeat
 

@@ -189,7 +189,7 @@ class SlowStart(Experiment[Parameters]):
 
     @staticmethod
     def _exact(run: Run, name: str, values: Sequence[int]) -> None:
-        """Check that most repeats equal the predicted number exactly."""
+        """Check that more than half of the repeats give exactly the predicted number."""
         row = run.findings.row(name, _most_common(values))
         expected = int(row.predicted or 0)
         agree = sum(value == expected for value in values)

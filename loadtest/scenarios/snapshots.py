@@ -125,12 +125,12 @@ class Snapshots(Experiment[Parameters]):
         return found
 
     def _first_order(self, rate: float, loss: float) -> bool:
-        """Return whether the formula of TCP's mean age holds: stalls are rare, and the window is never too small."""
+        """Return whether the formula `tcp_age` applies: stalls are rare, and the window is never too small."""
         stall = recovery.fast_retransmit_s(self.p.rtt_ms / 1000, 1 / rate)
         return loss * stall * rate <= FIRST_ORDER and rate * self.p.rtt_ms / 1000 <= IN_FLIGHT
 
     def _judged(self) -> Arm | None:
-        """Return the arm with the most losses for which TCP's formula holds; None if there is no such arm."""
+        """Return the arm with the most losses among those to which `tcp_age` applies; None if there are none."""
         return max(
             (arm for arm in self.arms if arm[1] and self._first_order(*arm)), key=lambda a: a[0] * a[1], default=None
         )

@@ -21,7 +21,7 @@ from waterfall.churn import NO_PORT, Attempt
 #: First port of the first window and last port of the last window, within Linux's default range of ephemeral ports,
 #: because the kernel ignores ports outside it.
 FIRST_PORT, LAST_PORT = 33_000, 60_900
-#: Longest expected TIME-WAIT in seconds: Linux's TCP_TIMEWAIT_LEN (60 s) and up to a sixteenth for the timer wheel.
+#: Longest expected TIME-WAIT in seconds: Linux's TCP_TIMEWAIT_LEN (60 s) plus up to a sixteenth for the timer wheel.
 LONGEST_WAIT = 64.5
 #: Tick rates of usual Linux builds (CONFIG_HZ), which determine the granularity of the kernel's timer wheel.
 TICKS = (100, 250, 300, 1000)
@@ -383,7 +383,7 @@ class TimeWait(Experiment[Parameters]):
 
 
 def sustained(attempts: Sequence[Attempt]) -> float:
-    """Return the rate of successful connections, per second, without the first second, when all ports are available."""
+    """Return the number of successful connections per second after the first second, in which all ports are free."""
     done, points = 0, []
     for each in attempts:
         done += not each.error

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from simulation import chunks
 
-#: Number of simulated cache cycles before the change; a cycle is a TTL and the pause until the next lookup.
+#: Number of simulated cache cycles before the change; a cycle is the TTL plus the pause until the next lookup.
 WARM_UP = 6
 #: Number of points in time after the change.
 BINS = 400
@@ -68,7 +68,7 @@ def fading(
 
 
 def _until_the_change(rng: np.random.Generator, size: int, rate: float, ttl: float) -> tuple[Floats, Floats]:
-    """Return for each cache the expiry time of the record from before the change, and the time of the next lookup."""
+    """Return, for each cache, when the last record cached before the change expires, and when the next lookup is."""
     cycle = ttl + 1 / rate
     ends = np.float32(-cycle) * (np.float32(WARM_UP) + rng.random(size, np.float32))
     finished_ends: list[Floats] = []

@@ -36,8 +36,8 @@ def storm(certificates: int, lifetime: float, cycle: float, outage: float, sprea
         lifetime: lifetime of a certificate in seconds.
         cycle: seconds after which a certificate is renewed, at most *lifetime*.
         outage: duration of the outage in seconds.
-        spread: seconds after the outage within which each client that could not renew sends its order, at a random
-            time.
+        spread: each client that could not renew sends its order at a random time within this many seconds after the
+            outage.
         seed: seed for the random number generator.
     """
     horizon = max(outage + 2 * spread, 1.0)

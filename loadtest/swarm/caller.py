@@ -177,7 +177,7 @@ def _leave(link: _Link) -> None:
 
 
 class Query:
-    """A DNS client for one name server over UDP.  A query is lost only if it gets no response, whatever the rcode."""
+    """A DNS client for one name server over UDP.  Any response counts as success, whatever its rcode."""
 
     def __init__(self, servers: Sequence[tuple[str, int]], timeout: float = 2.0) -> None:
         """Create a client for the first of *servers*, given as (address, port); *timeout* is in seconds."""

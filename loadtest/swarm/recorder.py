@@ -60,7 +60,7 @@ class Recorder:
         )
 
     def watch(self) -> None:
-        """Assess every `JUDGE` seconds whether this process has enough CPU time for its users; never returns."""
+        """Every `JUDGE` seconds, check whether this process has enough CPU time for its users; never returns."""
         while True:
             if isinstance(self._environment.runner, LocalRunner):  # a worker process reports to its master instead
                 self.board.take("here", self.report())

@@ -49,7 +49,7 @@ class Step(_Users):
 
 
 class Spike(_Users):
-    """A tenth of the users, except for the middle fifth of the time, when all users are active."""
+    """A tenth of the users, but all of them during the middle fifth of the time."""
 
     def users(self, peak: float, seconds: float) -> Shape:
         """Return a spike in the number of users, from 40 % to 60 % of *seconds*."""

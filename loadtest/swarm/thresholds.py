@@ -17,7 +17,7 @@ from hostfiles.junit import Case
 _THRESHOLD = re.compile(r"([a-z0-9_. ]*?)\s*([<>])\s*(\d+(?:\.\d+)?)\s*([a-z%/]*)", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?)", re.ASCII)
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-#: By metric that is not a time: its units, each with the factor that converts a value to the unit of `Threshold.limit`.
+#: Units of each metric that is not a time, with the factor that converts a value to the unit of `Threshold.limit`.
 _UNITS = {"errors": {"%": 0.01}, "requests": {"": 1.0}, "rate": {"/s": 1.0}}
 #: Kinds of requests by their name in a threshold.  DNS queries are named `queries`, because `dns` names a phase.
 KINDS: dict[str, str] = {**{kind: kind for kind in CONNECTIONS}, "queries": "dns"}
@@ -40,7 +40,7 @@ class Threshold:
     limit: float
 
     def judge(self, tally: Tally, seconds: float) -> Case:
-        """Evaluate the threshold on the requests in *tally*, sent in *seconds*; return the result as a test case."""
+        """Evaluate the threshold for the requests of *tally*, sent during *seconds*; return a test case."""
         name = f"--fail-if {self.text}"
         kinds = [self.kind] if self.kind else sorted(tally.ok | {kind: 1 for kind, _ in tally.errors})
         good = sum(tally.ok[kind] for kind in kinds)

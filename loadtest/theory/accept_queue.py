@@ -12,7 +12,7 @@ def overflow(rate: float, stall: float, backlog: int) -> float:
     Args:
         rate: new connections per second.
         stall: seconds during which the server does not call accept().
-        backlog: argument of listen(); Linux queues one connection more.
+        backlog: argument of listen(); Linux queues one more connection.
     """
     return max(0.0, rate * stall - (backlog + 1))
 

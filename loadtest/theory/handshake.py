@@ -78,7 +78,7 @@ def server_flight(certificates: Sequence[int], signature: int, key_share: int = 
 def identity(certificates: Sequence[int], signature: int) -> int:
     """Return the size of Certificate and CertificateVerify in TLS 1.3 (RFC 8446 sections 4.4.2 and 4.4.3) in bytes.
 
-    Client or server sends these two messages to authenticate itself; a resumed handshake omits them.
+    The client or the server sends these two messages to authenticate itself; a resumed handshake omits them.
     """
     chain = 1 + 3 + sum(3 + each + 2 for each in certificates)
     return _sealed(chain) + _sealed(2 + 2 + signature)

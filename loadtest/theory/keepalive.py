@@ -12,7 +12,7 @@ def races(gap: float, timeout: float, rtt: float) -> bool:
 
     Args:
         gap: seconds without traffic, measured at the client.
-        timeout: idle timeout of the server in seconds.
+        timeout: idle time-out of the server in seconds.
         rtt: round-trip time in seconds.
     """
     return timeout - rtt < gap < timeout
@@ -23,7 +23,7 @@ def race_share(rate: float, timeout: float, rtt: float) -> float:
 
     Args:
         rate: λ, requests per second on one connection.
-        timeout: Ts, the idle timeout of the server in seconds.
+        timeout: Ts, the idle time-out of the server in seconds.
         rtt: round-trip time in seconds, at most *timeout*.
     """
     return math.exp(-rate * timeout) * math.expm1(rate * min(rtt, timeout))
@@ -51,5 +51,5 @@ def answer_s(gap: float, timeout: float, rtt: float) -> float:
 
 
 def safe_client_timeout(timeout: float, rtt: float) -> float:
-    """Return the longest idle timeout in seconds with which the client always closes before the server."""
+    """Return the longest idle time-out in seconds with which the client always closes before the server."""
     return max(0.0, timeout - rtt)

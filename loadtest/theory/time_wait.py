@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 #: Duration of TIME-WAIT in seconds (Linux's TCP_TIMEWAIT_LEN).  The kernel's timers extend it to between 60 and 64 s,
-#: so scenarios measure it.
+#: so scenarios measure the actual duration.
 WAIT = 60.0
 #: Number of source ports in Linux's default range, 32768 to 60999, for one source address and one destination.
 PORTS = 28_232
@@ -19,7 +19,7 @@ REUSE_WAIT = 1.0
 
 
 def sockets_waiting(rate: float, seconds: float, wait: float = WAIT) -> float:
-    """Return the number of TIME-WAIT sockets after *seconds* of *rate* connections per second, while ports last."""
+    """Return the number of TIME-WAIT sockets after *seconds* at *rate* connections per second, until ports run out."""
     return rate * min(seconds, wait)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures with servers on loopback, which are targets for the load generator."""
+"""Fixtures that start servers on loopback as targets for the load generator."""
 
 import ssl
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Tests for results on a full disk, which is a tmpfs of 64 KiB."""
+"""Tests for results on a full disk, simulated by a tmpfs of 64 KiB."""
 
 import asyncio
 import json

@@ -39,10 +39,11 @@ def flow(control, seconds, *, rate, loss=0.0, rtt_ms=80.0, kept=0.5, limited=0.0
 def concluded(
     tmp_path, *, negative=False, speed=1.0, kept=KEPT, bbr=0.95, fair=0.5, starved=0.02, cubic=True, **changed
 ):
-    """Return a synthetic run whose uploads follow the prediction, except for the arguments.
+    """Return a synthetic run whose uploads follow the prediction, apart from the deviations given as arguments.
 
-    *speed* scales the throughputs, *kept* is the window after a loss relative to the window before it, by algorithm,
-    and *bbr*, *fair* and *starved* are shares of a link: BBR's under loss, one of two flows', and TCP's in a flood.
+    *speed* scales the throughputs.  *kept* is the window after a loss relative to the window before it, by algorithm.
+    *bbr*, *fair* and *starved* are shares of a link: of BBR under loss, of one of two competing flows, and of TCP
+    during a flood.
     """
     experiment = Congestion(parameters.bind(Congestion.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)

@@ -14,7 +14,7 @@ from theory import ttl
 
 
 def concluded(tmp_path, *, negative=False, early=0.0, stale=1.0, half=1.0, resolved=0.522, unfilled=0):
-    """Return a synthetic run whose queries are answered as predicted, except for the arguments.
+    """Return a synthetic run whose queries are answered as predicted, apart from the deviations given as arguments.
 
     Records expire *early* seconds sooner.  *stale*, *half* and *resolved* are shares of answered queries: with
     serve-stale, with one of two servers down, and through the lossy link.

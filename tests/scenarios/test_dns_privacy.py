@@ -27,11 +27,11 @@ def packet(payload, *, seq=None, source=CLIENT, target=RESOLVER):
 
 
 def concluded(tmp_path, *, set_up=0.0, slower=0.0, hidden=(), leaked=(), padded=152):
-    """Return a synthetic run whose queries follow the prediction, except for the arguments.
+    """Return a synthetic run whose queries follow the prediction, apart from the deviations given as arguments.
 
-    *set_up* and *slower* are additional round trips: of the first query, and of each later one.  The names sent over
-    the transports *hidden* cannot be read, those over *leaked* can.  TLS records with padded queries have *padded*
-    bytes.
+    The first query takes *set_up* additional round trips, and each later query *slower* additional ones.  Names sent
+    over the transports *hidden* cannot be read, and names sent over *leaked* can.  TLS records with padded queries
+    have *padded* bytes.
     """
     experiment = DnsPrivacy(parameters.bind(DnsPrivacy.settings, quick=True))
     run, packets = predicted(experiment, tmp_path), []

@@ -20,11 +20,11 @@ HANDSHAKE, ALONE, SENDING, RECORD = 5e-4, 2e-10, 4e-11, 6e-7
 
 
 def concluded(tmp_path, *, cost=1.0, masked=12.0, handshake=1.0, answered=1.0, trips=1.02, leak=False, suite=""):
-    """Return a synthetic run whose measurements follow the prediction, except for the arguments.
+    """Return a synthetic run whose measurements follow the prediction, apart from the deviations given as arguments.
 
-    *cost* scales the CPU time of encryption in TLS, and *handshake* that of a handshake.  AES without its instructions
-    costs *masked* times as much.  *answered* is the share of key updates that the server answers; each request after a
-    key update takes *trips* round trips.
+    *cost* scales the CPU time of encryption in TLS, and *handshake* the CPU time of a handshake.  Without the CPU's AES
+    instructions, AES costs *masked* times as much.  *answered* is the share of key updates that the server answers;
+    each request after a key update takes *trips* round trips.
     """
     experiment = Encryption(parameters.bind(Encryption.settings, quick=True))
     run = predicted(experiment, tmp_path)

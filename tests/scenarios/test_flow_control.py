@@ -12,7 +12,7 @@ RTT = 0.1
 
 
 def concluded(tmp_path, *, negative=False, limited=1.0, speed=1.0, slow=0.9653, read=True):
-    """Return a synthetic run whose transfers follow the prediction, except for the arguments.
+    """Return a synthetic run whose transfers follow the prediction, apart from the deviations given as arguments.
 
     *limited* scales the time for which the window stops the sender, and *speed* the throughput with small buffers;
     *slow* is the throughput over the slow link, relative to the link's rate.

@@ -74,7 +74,7 @@ def connect(port, context):
 
 def test_the_impostor_reads_and_forwards_a_trusting_clients_request(pair, monkeypatch):
     real = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    real.load_cert_chain(pair)  # this test trusts its own certificate as the real server's
+    real.load_cert_chain(pair)  # the self-signed certificate is also the real server's
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     forwarded = []

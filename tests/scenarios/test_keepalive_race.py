@@ -16,7 +16,7 @@ from theory import keepalive
 
 
 def concluded(tmp_path, *, negative=False, window=1.0, silences=3000):
-    """Return a synthetic run whose gaps end as in theory, but with a race window *window* times as wide."""
+    """Return a synthetic run whose gaps end as in theory, except that the race window is *window* times as wide."""
     experiment = KeepaliveRace(parameters.bind(KeepaliveRace.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     ends, rtt, rng = experiment.p.timeout_s, experiment.rtt, random.Random(3)

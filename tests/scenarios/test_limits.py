@@ -25,7 +25,7 @@ def budget(spare, rate, error, *, took=0.0001):
 
 
 def concluded(tmp_path, *, negative=False, size=1.0, later=0.0, overflows=2000, spare=1.0, **other):
-    """Return a synthetic run that reaches each limit as predicted, except that the arguments change single values."""
+    """Return a synthetic run that reaches each limit as predicted, apart from the deviations given as arguments."""
     experiment = Limits(parameters.bind(Limits.settings, quick=True), negative=negative)
     run, p = predicted(experiment, tmp_path), experiment.p
     full = size * accept_queue.full_at(p.rate, p.backlog) + RTT

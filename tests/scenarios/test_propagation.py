@@ -13,9 +13,11 @@ from theory import propagation as theory
 
 
 def concluded(tmp_path, *, lag=0.0, late=0.0, longer=0.0, refused=1, failures=0, without=CLIENTS):
-    """Return a synthetic run with the predicted times, except that *lag*, *late* and *longer* add seconds to them.
+    """Return a synthetic run with the predicted times, apart from the deviations given as arguments.
 
-    *without* is the number of clients that get no answer while the record is missing.
+    The secondary receives changes *lag* seconds later, cached records expire *late* seconds later, and clients are
+    without the record for *longer* additional seconds.  *without* is the number of clients that get no answer while the
+    record is missing.
     """
     experiment = Propagation(parameters.bind(Propagation.settings, quick=True))
     run, p = predicted(experiment, tmp_path), experiment.p

@@ -15,9 +15,10 @@ from tests.scenarios.runs import failed, predicted
 
 
 def concluded(tmp_path, *, trips=0, tcp_order=True, independent=True, busy=0.0, moved=1.0, seen=True, early=True):
-    """Return a synthetic run whose times follow the prediction, except that the arguments change single values.
+    """Return a synthetic run whose times follow the prediction, apart from the deviations given as arguments.
 
-    *trips* are additional round trips, and *busy* is the smallest loss rate, which imitates a busy machine.
+    *trips* is a number of additional round trips.  *busy* is a minimum loss rate on every link, as if the machine were
+    busy.
     """
     experiment, rng = Quic(parameters.bind(Quic.settings, quick=True, given=["pages=2000"])), random.Random(3)
     run, rtt = predicted(experiment, tmp_path), experiment.p.page_rtt_ms

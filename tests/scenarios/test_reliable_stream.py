@@ -20,9 +20,9 @@ CLIENT = {
 
 
 def concluded(tmp_path, *, negative=False, hidden=0, leaked=0, kernel=CLIENT, slower_ms=0.0, again=INJECTED, lost=5):
-    """Return a synthetic run in which every fault is accounted for, except that *hidden* and *leaked* faults are not.
+    """Return a synthetic run in which every fault is accounted for, apart from the deviations given as arguments.
 
-    The application does not see *hidden* faults over UDP, and sees *leaked* faults over TCP.
+    For each kind of fault, the application misses *hidden* faults over UDP and sees *leaked* faults over TCP.
     """
     experiment = ReliableStream(parameters.bind(ReliableStream.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)

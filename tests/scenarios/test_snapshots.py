@@ -16,15 +16,15 @@ DELAY = 0.04
 
 
 def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
-    """Return a player of a synthetic session, and the number of snapshots lost at the rate *loss*.
+    """Return the player of a synthetic session with loss rate *loss*, and the number of lost snapshots.
 
-    Over UDP, a lost snapshot never arrives; over TCP, it and its successors are delayed until its retransmission.
+    Over UDP, a lost snapshot never arrives; over TCP, it and its successors arrive after the retransmission.
     """
     player, ready, lost = Player(protocol), 0.0, 0
     for number in range(int(seconds * rate)):
         sent = 100.0 + number / rate + jitter * (number % 2)
         arrives = sent + DELAY + late
-        if number and rng.random() < loss:  # the first snapshot always arrives, as after a join
+        if number and rng.random() < loss:  # the first snapshot is never lost
             lost += 1
             if protocol == "udp":
                 continue
@@ -37,7 +37,7 @@ def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
 
 
 def concluded(tmp_path, *, late=0.0, jitter=0.0, dropped=1.0, tcp_loss=1.0):
-    """Return a synthetic run whose sessions follow the prediction, except for the arguments.
+    """Return a synthetic run whose sessions follow the prediction, apart from the deviations given as arguments.
 
     Snapshots arrive *late* seconds later, and every second one is sent *jitter* seconds later.  *dropped* scales the
     number of packets that `wan` counts as dropped, and *tcp_loss* the loss rate over TCP.

@@ -20,7 +20,7 @@ def test_the_wait_is_predicted_only_if_ports_run_out(rate, ports, waits):
 
 
 def reused(ports, rate, seconds):
-    """Return the synthetic connection attempts of a host whose ports are available again 1.04 s after use."""
+    """Return synthetic connection attempts of a host on which ports become available again 1.04 s after use."""
     busy: list[float] = []
     attempts = []
     for at in (n / rate for n in range(int(seconds * rate))):

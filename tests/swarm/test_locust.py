@@ -105,7 +105,7 @@ async def test_thresholds_decide_the_exit_code_and_are_kept_as_junit(
             await read_request(reader)
             writer.write(OK)
             seen += 1
-            if seen > 20:  # two users, so at least 18 of these requests are complete when the next ones arrive
+            if seen > 20:  # at most one request per user is in flight, so at least 18 are complete
                 enough.set()
 
     target = await site.serve(script, site.papers.server())

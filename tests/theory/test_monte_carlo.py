@@ -1,4 +1,4 @@
-"""Tests for every model with a simulation that does not use the model's formula, with fixed seeds."""
+"""Tests that compare every model with a simulation that does not use the model's formula; seeds are fixed."""
 
 import heapq
 import math
@@ -145,11 +145,11 @@ def test_a_pausing_reader_stops_the_sender(pause: float, buffer: int, rate: floa
 @pytest.mark.parametrize("interval", [0.002, 0.005, 0.02, 0.1, 0.19, 0.5])
 @pytest.mark.parametrize("rtt", [0.02, 0.06, 0.3])
 def test_a_lost_message_is_repaired_by_the_first_of_three_signals(rtt: float, interval: float) -> None:
-    """Simulated in small time steps: a sender whose message 0 is lost and whose later messages are acknowledged."""
+    """Simulate, in small time steps, a sender whose message 0 is lost and whose later messages are acknowledged."""
     step, now = 0.0005, 0.0
     while True:
         acknowledged = [n * interval for n in range(1, 40) if n * interval + rtt <= now + 1e-9]
-        raced = acknowledged and now >= rtt + rtt / 4 - 1e-9  # as old as the newest acknowledged message, and a quarter
+        raced = acknowledged and now >= rtt + rtt / 4 - 1e-9  # RACK: message 0 is overdue by RTT/4
         if len(acknowledged) >= 3 or raced or now >= rtt + 0.2 - 1e-9:
             break
         now += step
@@ -467,7 +467,7 @@ def test_ports_held_by_a_server_that_closes_first(rate: float, seconds: float, p
 
 
 def test_a_deleted_record_comes_back_when_negative_answers_expire() -> None:
-    """Simulated in small time steps: a client that queries continuously."""
+    """Simulate, in small time steps, a client that queries continuously."""
     rng, gone, seconds, negative = random.Random(3), 12.0, 4.0, 10.0
     step, lost = 0.01, []
     for _ in range(200):

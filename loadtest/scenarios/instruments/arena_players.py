@@ -74,7 +74,7 @@ class Player:
 
 
 def play(to: Address, joins: Sequence[tuple[str, Join]]) -> list[Player]:
-    """Play one session for each (protocol, join) at the same time; block until all have ended.
+    """Play one session per pair (protocol, join message), all at the same time; block until all have ended.
 
     Raises:
         PlayerError: the arena does not answer, or ended a session early.

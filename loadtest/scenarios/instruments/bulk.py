@@ -17,8 +17,7 @@ HZ = 50
 #: The data passed to each call of send().
 BLOCK = bytes(1 << 16)
 _TCP_INFO_SIZE = 256
-#: Port of the discard service (RFC 863), which is closed on every host of the lab, and size of each datagram of a
-#: flood in bytes.
+#: Port of the discard service (RFC 863), closed on every host of the lab, and size in bytes of a flood's datagrams.
 DISCARD, DATAGRAM = 9, 1200
 
 

@@ -28,8 +28,8 @@ from wireformat.tls import MAX_RECORD, TlsConnection
 BLOCK = 1 << 16
 #: For measuring the time per record: bytes in each short record, and number of short records per call of `to_send`.
 SHORT, BATCH = 64, 1024
-#: Environment variable, and its value, that hides CPU features from OpenSSL, by machine.  On x86 it hides PCLMULQDQ
-#: (bit 33) and AES-NI (bit 57), which also disables the faster VAES code; on ARM, all features (man OPENSSL_ia32cap).
+#: By machine type, the environment variable and the value that hide CPU features from OpenSSL (man OPENSSL_ia32cap):
+#: on x86, PCLMULQDQ (bit 33) and AES-NI (bit 57), which also disables the faster VAES code; on ARM, all features.
 HIDING = {
     "x86_64": ("OPENSSL_ia32cap", "~0x200000200000000"), "AMD64": ("OPENSSL_ia32cap", "~0x200000200000000"),
     "aarch64": ("OPENSSL_armcap", "0"), "arm64": ("OPENSSL_armcap", "0"),
@@ -45,7 +45,7 @@ Ciphersuites = {suite}
 
 
 class CipherError(OSError):
-    """A measuring process ended early, or `openssl speed` printed something unexpected."""
+    """A measuring process ended early, or `openssl speed` printed unexpected output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Bulk:
     sending: float
     #: Copying one byte into and out of OpenSSL's memory as a receiver does, without decryption.
     receiving: float
-    #: Encryption of one record of `SHORT` bytes, which is mostly nonce, header and tag, excluding the time to copy it.
+    #: Encryption of one record of `SHORT` bytes, without copying it; most of the time is for nonce, header and tag.
     record: float
 
 
@@ -146,7 +146,7 @@ def openssl_speed(arm: Arm, seconds: int = 1) -> float:
 
     Raises:
         OSError: there is no openssl program.
-        CipherError: its output has no figure.
+        CipherError: the output of openssl contains no throughput.
     """
     command = ["openssl", "speed", "-seconds", str(seconds), "-bytes", str(MAX_RECORD), "-evp", arm.cipher]
     with tempfile.TemporaryDirectory() as folder:

@@ -46,10 +46,10 @@ class Gap:
 
 @dataclass(slots=True)
 class Arm:
-    """Clients with the same distribution of idle periods and the same idle timeout."""
+    """Clients with the same distribution of idle periods and the same idle time-out."""
 
     name: str
-    #: Client's idle timeout in seconds; infinite if the client never closes first.
+    #: Client's idle time-out in seconds; infinite if the client never closes first.
     idle: float = math.inf
     gaps: list[Gap] = field(default_factory=list)
     #: Requests that failed on a new connection, counted by cause; the scenario expects none.
@@ -72,7 +72,7 @@ class Clients:
 
         Args:
             address: IPv4 address of the edge.
-            timeout_s: server's idle timeout in seconds.
+            timeout_s: server's idle time-out in seconds.
             rtt: round-trip time in seconds.
             seconds: duration for which requests are sent.
         """

@@ -25,7 +25,7 @@ def check_slope(
         findings: receives a row and a check.
         name: name of the row and of the check.
         trips: expected round trips.
-        samples: pairs of a round-trip time and the times measured at it, in milliseconds.
+        samples: pairs (round-trip time, times measured with this round-trip time), in milliseconds.
         tolerance: largest difference between the slope and *trips*.
 
     Returns:

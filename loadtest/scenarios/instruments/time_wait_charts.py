@@ -7,7 +7,7 @@ from experiments import Bars, Chart, Curve, Dots, Moment, Panel
 from scenarios.instruments.port_windows import Arm
 from theory import time_wait
 
-#: Largest relative difference between the totals of arms that are drawn as one line.
+#: Arms whose totals differ by at most this fraction are drawn as one line.
 ALIKE = 0.02
 
 
@@ -16,7 +16,7 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
 
     Args:
         base: the arm in which the client closes first.
-        ports: size of its port window.
+        ports: size of the base arm's port window.
         seconds: length of the run.
         wheel: step and phase of the kernel's timer wheel in seconds, see `theory.time_wait.on_the_wheel`.
     """

@@ -100,7 +100,7 @@ class Client:
 
 
 class Crowd:
-    """Clients with the same habit, each with its own name and its own Poisson requests."""
+    """Clients with the same habit; each has its own name and sends requests as its own Poisson process."""
 
     def __init__(
         self, habit: Habit, names: Sequence[str], rate: float, rng: random.Random, resolver: tuple[str, int]
@@ -110,7 +110,7 @@ class Crowd:
         Args:
             habit: habit of all clients.
             names: one name for each client.
-            rate: Poisson requests per second of each client.
+            rate: mean requests per second of each client (a Poisson process).
             rng: random generator for request times and initial ages.
             resolver: address and port of the resolver.
         """
