@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """A fair queue: FIFO per account, round robin between accounts; the caller calls `done` after each item it took."""
+    """A fair queue: FIFO per account, round robin between accounts; call `done` when the work on an item has ended."""
 
     def __init__(self, at_once: int, at_once_per_account: int, waiting_per_account: int) -> None:
         """Create an empty queue.
@@ -45,7 +45,7 @@ class FairQueue(Generic[T]):
         items = self._waiting.pop(account)
         item = items.popleft()
         if items:
-            self._waiting[account] = items  # moves the account behind all other accounts
+            self._waiting[account] = items  # re-insert the account behind all other accounts
         self._running[account] += 1
         return account, item
 

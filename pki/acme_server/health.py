@@ -5,9 +5,10 @@ Pure functions: all times, including the current time, are arguments in seconds 
 
 from dataclasses import dataclass
 
-#: Maximum delay of the renewal of the server's own certificate without an alarm, as a fraction of its lifetime.
+#: How late the server's own certificate may be renewed before an alarm is raised, as a fraction of its lifetime.
 GRACE = 0.1
-#: Minimum remaining validity of the issuing certificate, in leaf lifetimes: leaves must expire before it does.
+#: Minimum remaining validity of the issuing certificate, as a multiple of the leaf lifetime; leaves must expire before
+#: the issuing certificate does.
 RESERVE = 2.0
 
 

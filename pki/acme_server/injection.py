@@ -64,7 +64,7 @@ async def before(faults: Faults, request: web.Request) -> web.Response | None:
         The response to send instead of processing the request; None if the request is to be processed.
 
     Raises:
-        Problem: a fault requests an error response.
+        Problem: a fault requires an error response.
     """
     resource = resource_of(request.path)
     if (on := faults.hit("acme_429", resource=resource)) is not None:
@@ -79,7 +79,7 @@ async def before(faults: Faults, request: web.Request) -> web.Response | None:
         await asyncio.sleep(float(on["ms"]) / 1000)  # the fault delays the response
     if faults.hit("acme_hang", resource=resource) is not None:
         while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - polls: no event signals that a fault is switched off
-            await asyncio.sleep(HANG_TICK)  # repeated until the fault is switched off
+            await asyncio.sleep(HANG_TICK)  # wait before checking the fault again
     if _drop(faults, request, "request") or faults.hit("acme_empty", resource=resource) is not None:
         return web.Response()
     return None
@@ -91,7 +91,7 @@ def after(faults: Faults, request: web.Request) -> None:
 
 
 def in_progress(faults: Faults, resource: str) -> int | None:
-    """Return Retry-After in seconds if a fault shows a finished *resource* as in progress, otherwise None."""
+    """If a fault makes a finished *resource* appear to be in progress, return Retry-After in seconds; else None."""
     on = faults.hit("acme_processing", resource=resource) if faults.any_on else None
     return None if on is None else int(on["retry_after"])
 
@@ -124,7 +124,7 @@ def renewal_window(faults: Faults, start: float, end: float) -> tuple[float, flo
 
 
 def _drop(faults: Faults, request: web.Request, loses: str) -> bool:
-    """Close the connection of *request* if the fault ``acme_drop`` requests it; return whether it was closed."""
+    """Close the connection of *request* if the fault ``acme_drop`` applies; return whether the fault applied."""
     dropped = faults.hit("acme_drop", resource=resource_of(request.path), loses=loses) is not None
     if dropped and request.transport is not None:
         request.transport.abort()

@@ -121,7 +121,7 @@ def read_object(text: bytes, expected: str) -> dict[str, Any]:
 def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
     """Return the public key in *jwk* and its signature algorithm; raise `Problem` if *jwk* is malformed.
 
-    Only one encoding of each key is accepted, so that a key has one thumbprint and one account.
+    Only one encoding of each key is accepted, so that each key has exactly one thumbprint and at most one account.
     """
     try:
         return _read_known(tuple(sorted(jwk.items())))

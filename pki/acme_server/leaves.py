@@ -43,12 +43,13 @@ class Leaves:
             store: the CA's database, which stores the leaves.
             lifetime: default lifetime of leaves, in seconds.
             urls: URLs of the issuer's CRL and certificate; None if they are not served.
-            issued: the issuance log, which contains every leaf before a client receives it.
+            issued: the issuance log; every leaf is logged before a client receives it.
             profiles: certificate profiles by name; the first is the default.
         """
         self._urls, self._log, self._profiles = urls, issued, profiles
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
-        #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
+        #: Lifetime and backdate of new leaves, in seconds: the time from issuance to notAfter, and from notBefore to
+        #: issuance.  Drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
         telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=misissue.KINDS)
@@ -66,7 +67,7 @@ class Leaves:
         The caller stores the returned record.  An empty or unknown *profile* selects the default.
 
         Raises:
-            LintError: lint has findings on the certificate, which is therefore not signed.
+            LintError: lint found problems in the certificate, which is therefore not signed.
             LogError: the issuance log cannot be written.
         """
         kind = self._profiles.get(profile) or next(iter(self._profiles.values()))

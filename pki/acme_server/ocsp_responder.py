@@ -16,7 +16,8 @@ from telemetry.metrics import Counter
 
 logger = log.get("acme_server")
 
-#: Maximum number of cached responses of about 700 bytes each; beyond it, the least recently used one is evicted.
+#: Maximum number of cached responses (about 700 bytes each); when it is exceeded, the least recently used response is
+#: evicted.
 MAX_STORED = 50_000
 
 
@@ -25,7 +26,7 @@ class Signed:
     """A signed response in DER."""
 
     der: bytes
-    #: Time of signing, in seconds since the epoch; nextUpdate follows after `LIFETIME`.
+    #: Time of signing, in seconds since the epoch; nextUpdate is `LIFETIME` seconds later.
     signed: float
     #: Status of the certificate: ``good`` or ``revoked``.
     status: str

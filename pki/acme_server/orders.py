@@ -36,8 +36,8 @@ class Orders:
 
         Args:
             store: the CA's database.
-            issuer: its name constraints limit the names in orders.
-            profiles: certificate profiles by name, from which orders choose; the first is the default.
+            issuer: CA whose name constraints limit the names in orders.
+            profiles: certificate profiles that orders can select, by name; the first is the default.
         """
         self.store, self._issuer, self._profiles = store, issuer, profiles
 
@@ -142,7 +142,7 @@ class Orders:
         return [(each, account) for each, account in begun if account is not None]
 
     def order(self, account: Account, order_id: str, now: float) -> Order:
-        """Return an order that belongs to *account*, after updating its status (see `refresh`)."""
+        """Return the order with this id, after updating its status; raise `Problem` unless it belongs to *account*."""
         order = self.store.order(order_id)
         if order is None:
             raise problems.not_found("there is no such order")
@@ -151,7 +151,11 @@ class Orders:
         return self.refresh(order, now)
 
     def refresh(self, order: Order, now: float) -> Order:
-        """Update an order's status: ready if all authorizations are valid, invalid if one failed or it expired."""
+        """Update the status of *order*, and return the updated order.
+
+        The order becomes ready when all its authorizations are valid.  It becomes invalid when it expires, or when one
+        of its authorizations is invalid or deactivated.
+        """
         order = self.store.order(order.id) or order
         if order.status not in {"pending", "ready"}:
             return order
@@ -169,7 +173,7 @@ class Orders:
         return order
 
     def authorization(self, account: Account, authorization_id: str) -> Authorization:
-        """Return an authorization that belongs to *account*; raise `Problem` for any other."""
+        """Return the authorization with this id; raise `Problem` unless it belongs to *account*."""
         found = self.store.authorization(authorization_id)
         if found is None:
             raise problems.not_found("there is no such authorization")
@@ -247,7 +251,7 @@ def find_certificate(store: Store, identifier: str) -> Certificate | None:
 
 
 def offered(name: str) -> tuple[str, ...]:
-    """Return the types of challenges with which control of *name* can be validated."""
+    """Return the challenge types that can validate control of *name*."""
     return ("dns-01",) if is_wildcard(name) else ("http-01", "dns-01")
 
 
@@ -258,7 +262,7 @@ def check_ready(order: Order) -> None:
 
 
 def check_names(order: Order, asked: Sequence[str]) -> None:
-    """Raise `Problem` unless the CSR's names *asked* are exactly the order's names."""
+    """Raise `Problem` unless *asked*, the names in the CSR, are exactly the order's names."""
     if sorted(asked) != sorted(order.names):
         raise problems.bad_csr(f"expected exactly {', '.join(sorted(order.names))}; got {', '.join(sorted(asked))}")
 

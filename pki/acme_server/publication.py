@@ -48,7 +48,7 @@ class Publications:
     """The publications of all issuers of the CA."""
 
     def __init__(self, telemetry: Telemetry, store: Store, issued: IssuanceLog) -> None:
-        """Declare the metrics; call `add` for each issuer next, and `renew_if_due` before the first request.
+        """Declare the metrics; then call `add` for each issuer, and `renew_if_due` before the first request.
 
         Args:
             telemetry: clock and metrics of the service.

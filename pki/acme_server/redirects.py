@@ -75,13 +75,13 @@ def next_target(target: Target, location: str, issuer: Issuer, ports: Ports) -> 
 
 
 def check_address(address: str, first: str) -> None:
-    """Raise `Problem` if a redirect's address is loopback, link-local, multicast or unspecified.
+    """Raise `Problem` if the address of a redirect's target is loopback, link-local, multicast or unspecified.
 
-    Loopback is permitted if *first* is a loopback address too, as in tests.
+    A loopback address is permitted if *first* is also a loopback address, as in tests.
 
     Args:
         address: IPv4 address of the redirect's target.
-        first: IPv4 address of the name that is validated.
+        first: IPv4 address of the name being validated.
     """
     found, began = ipaddress.ip_address(address), ipaddress.ip_address(first)
     local = found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified

@@ -58,7 +58,8 @@ class Revocation:
         reason = body.get("reason", 0)
         if isinstance(reason, bool) or not isinstance(reason, int) or reason not in REASONS:
             raise problems.bad_revocation_reason(f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}"[:200])
-        # A request signed with the certificate's own key proves a key compromise; this reason replaces an earlier one.
+        # If the request reports a key compromise and is signed with the certificate's own key, the reason keyCompromise
+        # replaces the reason of an earlier revocation.
         upgrade = jws.jwk is not None and reason == KEY_COMPROMISE != found.reason
         if found.revoked is not None and not upgrade:
             raise problems.already_revoked("this certificate was revoked before")

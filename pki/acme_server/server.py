@@ -44,13 +44,13 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Maximum request body, in bytes; a request with an RSA key and a CSR for fifty names has less than 20 kB.
+#: Maximum request body, in bytes; a request with an RSA key and a CSR for fifty names is smaller than 20 kB.
 MAX_BODY = 64 * 1024
 #: Maximum number of unused nonces.  Above this limit the oldest nonce is discarded; a client that uses it receives
 #: badNonce and retries.
 MAX_NONCES = 20_000
 #: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
-#: following the suggestion does not shorten the use of a certificate.
+#: following the suggestion does not shorten the time for which a certificate is used.
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 #: Duration of the suggested renewal window after a change of the issuing CA, as a fraction of the leaf's lifetime.
 MOVING = 0.1

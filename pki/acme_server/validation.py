@@ -18,9 +18,9 @@ from stub import Answer, AsyncStub, NoAddress, NoSuchName, StubError, ask_name_s
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
-#: Time-out of one http-01 validation with all redirects, in seconds.
+#: Time-out of one http-01 validation, including all redirects, in seconds.
 TIMEOUT = 5.0
-#: Response body size at which the http-01 client stops reading, in bytes; a key authorization has about 90 bytes.
+#: Response body size at which the http-01 client stops reading, in bytes; a key authorization is about 90 bytes long.
 MAX_ANSWER = 4096
 #: Maximum number of names whose CAA records are looked up: the name itself and its parents (RFC 8659 section 3).
 MAX_LABELS = 10
@@ -131,7 +131,8 @@ def judge_caa(name: str, records: Sequence[str], issuer: str, *, wildcard: bool 
         name: owner name of the records.
         records: record data in zone file format, such as ``0 issue "ca.example.com; account=1"``.
         issuer: this CA's issuer name in CAA records.
-        wildcard: whether the certificate is for a wildcard name: then ``issuewild`` replaces ``issue``, if present.
+        wildcard: whether the certificate is for a wildcard name; if so, ``issuewild`` properties, if there are any,
+            replace the ``issue`` properties.
     """
     permitted: dict[str, list[str]] = {"issue": [], "issuewild": []}
     for record in records:

@@ -69,7 +69,8 @@ class Validations:
     def resume(self) -> int:
         """Begin the validations that were in progress when the server last stopped; return their number.
 
-        Clients request a validation only once and then poll for its result (RFC 8555 section 8.2).
+        This is necessary because clients request a validation only once, and then poll for its result (RFC 8555
+        section 8.2).
         """
         unfinished = self._orders.unfinished(self._telemetry.clock.time())
         for authorization, account in unfinished:

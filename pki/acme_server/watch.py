@@ -50,7 +50,7 @@ class Watch:
         self._next_write = self._next_renewal = 0.0
 
     async def run(self) -> None:
-        """Check all conditions at each `INTERVAL` until the task is cancelled."""
+        """Call `check` every `INTERVAL` seconds until the task is cancelled."""
         while True:
             self.check()
             await asyncio.sleep(INTERVAL)  # wait until the next check
@@ -77,7 +77,7 @@ class Watch:
                 self._own.renew_if_due(now)
                 self._server.published.renew_if_due(now)
                 self._failure = ""
-            except Exception as error:  # any error: renewal must be retried, or the certificate expires
+            except Exception as error:  # catch every error: renewal must be retried before expiry
                 self._failure, self._next_renewal = str(error) or type(error).__name__, at + RETRY
                 logger.error("certificate_or_crl_not_renewed", error=self._failure)
         issuing = self._server.issuer.certificate

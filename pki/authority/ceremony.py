@@ -62,9 +62,9 @@ class Ceremony:
     trust: Path
     passphrase: Path
     token: Path
-    #: Folder of the TSIG key; None: no key is created.
+    #: Folder of the TSIG key; if None, no TSIG key is created.
     tsig: Path | None = None
-    #: One line per file, which states whether it was made or kept.
+    #: One line per file, which states whether the file was created or kept.
     log: list[str] = field(default_factory=list, init=False)
     #: Numbers of the root and issuing CA files in use; rotations change these numbers.
     _state: State = field(default_factory=State, init=False)
@@ -153,7 +153,7 @@ class Ceremony:
         return new
 
     def _new_root(self) -> list[x509.Certificate]:
-        """Return the new root of a rotation whose last step may have been interrupted."""
+        """Return the new root if a rotation of the root is in progress; otherwise return an empty list."""
         file = root_files(self.root, self._state.new.root)[0]
         return [load_certificate(file)] if self._state.kind == "root" else []
 
@@ -180,7 +180,7 @@ class Ceremony:
             raise CeremonyError(f"{file} was not issued by {parent}: {REMEDY}") from None
 
     def _write(self, new: dict[Path, bytes], transcript: Transcript, now: float) -> None:
-        """Write the hashes of the files *new* to the transcript, then the files; remove them if an error occurs."""
+        """Write the hashes of the *new* files to the transcript, then the files; remove these files on an error."""
         certificates = [load_certificate(each.path) for each in self._files() if each.mode == PUBLIC and not new]
         certificates += [x509.load_pem_x509_certificate(pem) for pem in new.values() if b"BEGIN CERT" in pem]
         subjects = {f"{each.serial_number:x}": each.subject.rfc4514_string() for each in certificates}

@@ -165,7 +165,7 @@ def issue_leaf(
 def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
     """Parse a PKCS #10 certificate signing request; return it with its DNS names, in lower case and sorted.
 
-    The names are those in subjectAltName and in common names together (RFC 8555 section 7.4).
+    The names are those in subjectAltName and in the common names, combined (RFC 8555 section 7.4).
 
     Raises:
         BadCSRError: the request is malformed, has an invalid signature, a weak key, or names other than DNS names.

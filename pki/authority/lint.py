@@ -35,7 +35,7 @@ REQUIRED = tuple(CRITICAL)[:4]
 
 
 class LintError(AuthorityError):
-    """Lint has findings on a leaf certificate, which was therefore not signed."""
+    """Lint found problems in a leaf certificate, which was therefore not signed."""
 
 
 def check_leaf(leaf: x509.Certificate, issuer: Issuer) -> None:

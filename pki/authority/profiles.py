@@ -24,7 +24,7 @@ from hostfiles.toml import TomlFile
 USAGES = {"serverAuth": ExtendedKeyUsageOID.SERVER_AUTH, "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH}
 #: Bounds of a profile's lifetime, in seconds.
 MIN_LIFETIME, MAX_LIFETIME = 5, 90 * 86400
-#: Pattern of profile names, and maximum length of descriptions; the ACME directory lists both.
+#: Pattern of profile names, and maximum length of descriptions; the ACME directory lists names and descriptions.
 NAME, MAX_DESCRIPTION = re.compile(r"[a-z][a-z0-9-]{0,31}"), 200
 
 
@@ -61,7 +61,7 @@ class _ProfilesFile(TomlFile):
     error: ClassVar[type[Exception]] = ProfilesError
 
     def __init__(self, text: str, name: str) -> None:
-        self.known = tuple(re.findall(r"^\s*\[\s*([^\[\]]+?)\s*\]", text, re.MULTILINE))  # type: ignore[misc]  # a class constant in other subclasses; here, the table names differ from file to file
+        self.known = tuple(re.findall(r"^\s*\[\s*([^\[\]]+?)\s*\]", text, re.MULTILINE))  # type: ignore[misc]  # other subclasses define a class constant; here, the table names depend on the file
         super().__init__(text, name)
 
     def profiles(self) -> dict[str, Profile]:

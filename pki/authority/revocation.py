@@ -66,5 +66,5 @@ def _entry(revoked: Revoked) -> x509.RevokedCertificate:
 
 
 def seconds(at: float) -> dt.datetime:
-    """Return the time *at* (seconds since the epoch) in whole seconds: CRLs and OCSP responses allow no fractions."""
+    """Convert *at* (seconds since the epoch) to whole seconds, because CRLs and OCSP responses allow no fractions."""
     return dt.datetime.fromtimestamp(int(at), dt.UTC)

@@ -1,7 +1,8 @@
 """The CA's database: accounts, orders, authorizations and certificates, in SQLite (WAL, synchronous=FULL).
 
-Changes are on disk when a method returns, or, if the store is `deferred`, when `commit` returns: then one transaction
-writes the changes of many requests.  Changes that were acknowledged after that survive a crash.
+Changes are on disk when a method returns.  If the store is `deferred`, they are on disk when `commit` returns, which
+writes the changes of many requests in one transaction.  Acknowledge a change only when it is on
+disk, so that acknowledged changes survive a crash.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ from authority.errors import StoreError
 from authority.revocation import Revoked
 from authority.working_set import Batch, WorkingSet
 
-#: Time-out for the database lock while another process writes, in seconds: when opening the database, and later.  The
-#: server answers no requests while it waits.
+#: Time-outs for the database lock while another process writes, in seconds: when the database is opened, and for later
+#: accesses.  The server answers no requests while it waits for the lock.
 OPEN_TIMEOUT, BUSY_TIMEOUT = 5.0, 0.2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS account (
@@ -229,7 +230,7 @@ class Store:
             self._db.close()
 
     def check(self) -> None:
-        """Test whether the database can be written, by writing a few bytes; set `failure`."""
+        """Test whether the database is writable by writing a few bytes, and set `failure`."""
         self._checks += 1
         with self._transaction():
             self._db.execute(f"PRAGMA user_version = {self._checks % 1000}")
@@ -452,7 +453,10 @@ class Store:
             self._db.execute("DELETE FROM recall")
 
     def replaced(self, serial: str | None = None) -> set[str]:
-        """Return the serial numbers, or only *serial*, that are replaced by orders whose status is not invalid."""
+        """Return the serial numbers of the certificates that orders replace; ignore invalid orders.
+
+        If *serial* is given, the result contains at most this serial number.
+        """
         self.commit()
         query = "SELECT replaces FROM ordering WHERE status != 'invalid' AND replaces IS NOT NULL"
         with _errors("the CA's store"):

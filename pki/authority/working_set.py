@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from authority.errors import StoreError
 
-#: Maximum number of records in memory; the working set is emptied when it is exceeded.
+#: Maximum number of records in memory; the working set is emptied when this number is exceeded.
 MAX_RECORDS = 50_000
 
 Record = TypeVar("Record")

@@ -119,7 +119,7 @@ class BlindMonitor(Drill[Parameters]):
         return self.before + 4 + 3 * (self.p.life * ALARM_AT + 1 + self.p.interval) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict that each fault is reported, and the certificate's remaining lifetime at the time of the alarm."""
+        """Predict that each fault is reported, and how much lifetime the certificate has left at the alarm."""
         whole = self.p.life + MIN_BACKDATE
         left = whole * (1 - ALARM_AT) - CUT * (1 - ALARM_AT) - self.p.interval / 2 - LOOK
         return {
@@ -290,7 +290,7 @@ class BlindMonitor(Drill[Parameters]):
     # --- judgement ----------------------------------------------------------------------------------------------------
 
     def _first(self, fault: Fault, about: str, check: str) -> float:
-        """Return when an alarm first arrived at a receiver for people during *fault*; infinity if it never arrived."""
+        """Return when the first such alarm arrived at a receiver for people during *fault*; infinity if none did."""
         found = (r for r in self.received if r.receiver.startswith("pager") and r.is_alarm(about, check))
         return next((r.at for r in found if fault.begin <= r.raised and r.at <= fault.end), math.inf)
 

@@ -44,7 +44,7 @@ class _Case:
 
 
 class BrokenMaterial(Drill[Parameters]):
-    """Drill in which renewals of the edge deliver a key and chain that it must reject."""
+    """Drill in which renewals of the edge deliver keys and chains that the edge must reject."""
 
     name = "broken-material"
     claim = (

@@ -50,7 +50,7 @@ class _Outage:
     renewed: float = float("inf")
     #: Time at which all hosts had a new certificate.
     all_renewed: float = float("inf")
-    #: Number of failed renewals during the outage, on the host with the most.
+    #: Number of failed renewals during the outage, on the host with the most failures.
     tries: int = 0
 
     @property

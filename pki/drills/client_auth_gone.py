@@ -80,7 +80,7 @@ class ClientAuthGone(Drill[Parameters]):
         self.usages: list[str] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: each round consists of renewals by four hosts and of the load."""
+        """Return the expected duration in seconds: each round consists of renewals by four hosts, then load."""
         return self.before + self.p.rounds * (8 + PURGED) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:

@@ -10,7 +10,8 @@ from drills.lifetimes import NOMINAL_DAYS, Scale, renew, renewal_when_undone, sh
 from drills.rehearsal import HOST, Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: Clock skews that are tested, in nominal days; "1 life" is one certificate lifetime.
+#: Clock skews that are tested, in nominal days.  `NOMINAL_DAYS` nominal days are one certificate lifetime ("1 life"),
+#: which the drill scales down to seconds.
 SKEWS = {"1 h": 1 / 24, "1 d": 1.0, "1 life": NOMINAL_DAYS}
 CLIENT, SERVER, CA = "client", "server", "CA"
 #: Observation time of a case, in seconds, and the number of renewal attempts in that time above which the drill reports
@@ -94,7 +95,7 @@ class ClockSkew(Drill[Parameters]):
         return self.before + 12 * (WATCHED + 1.5) + 6 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict that every case ends as calculated from lifetime and backdate, and no requests are lost."""
+        """Predict that every case ends as calculated from lifetime and backdate, and that no requests are lost."""
         return {"requests lost": Quantity(0), "cases as predicted": Quantity(4 if self.negative else 18)}
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
@@ -130,7 +131,7 @@ class ClockSkew(Drill[Parameters]):
         return _Case(CLIENT, days, name, begin, run.now(), probe.ok, wanted, alarm=False, tries=0, words=words)
 
     async def _agent(self, run: Run, stage: Rehearsal, who: str, sign: int, name: str) -> _Case:
-        """Set the clock of the edge or the CA wrong, request one renewal, and count the edge's renewal attempts."""
+        """Shift the clock of the edge or the CA, request one renewal, and count the edge's renewal attempts."""
         days = sign * SKEWS[name]
         skew = self.scale.seconds(days)
         run.phase(f"the {who}'s clock is {'ahead' if sign > 0 else 'behind'} by {name} ({skew:+.2f} s)")

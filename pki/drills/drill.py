@@ -35,7 +35,7 @@ class Drill(Experiment[P]):
         super().__init__(parameters, negative=negative)
         #: Load, prober and monitoring of the run; None until the measurement begins.
         self.stage: Rehearsal | None = None
-        #: Begin and end of the injections, in seconds on the run's timeline.
+        #: Start and end of the injections, in seconds on the run's timeline.
         self.began = self.ended = float("inf")
 
     async def measure(self, run: Run) -> None:

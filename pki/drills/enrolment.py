@@ -91,7 +91,7 @@ def serial_of(pair: bytes) -> str:
 def own_address() -> str:
     """Return this host's IP address in the lab's network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect((lab_address(CA_ADDRESS), 9))  # on UDP, selects the source address without sending a packet
+        sock.connect((lab_address(CA_ADDRESS), 9))  # on UDP, connect selects the source address and sends no packet
         address: str = sock.getsockname()[0]
         return address
 

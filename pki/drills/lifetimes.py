@@ -46,7 +46,7 @@ class Scale:
         return SHARE + max(GRACE, MIN_GRACE / self.life)
 
     def seconds(self, days: float) -> float:
-        """Convert nominal days to real seconds."""
+        """Convert nominal days to real seconds; `nominal_days` nominal days last `life` seconds."""
         return days * DAY / self.factor
 
     def days(self, seconds: float) -> float:

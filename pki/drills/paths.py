@@ -56,8 +56,8 @@ class Paths:
             trust: PEM file with the trusted roots.
             now: returns the time on the run's timeline, in seconds.
             port: TCP port of the server.
-            address: IP address of the server; by default the system's resolver looks *name* up.
-            pair: private key and chain of this client, in PEM; empty: connect without a client certificate.
+            address: IP address of the server; by default, the system's resolver resolves *name*.
+            pair: private key and chain of this client, in PEM; if empty, connect without a client certificate.
             every: interval between rounds of requests, in seconds.
         """
         self.name, self.port, self._address, self._now = name, port, address or name, now

@@ -88,7 +88,7 @@ class Watch:
         self.held.append(found)
 
     async def until_renewed(self, host: str, serial: str, timeout: float) -> float:
-        """Wait until *host* uses a certificate with another serial number than *serial*.
+        """Wait until *host* uses a certificate whose serial number is not *serial*.
 
         Returns:
             The time at which the new certificate was observed, in seconds on the run's timeline.

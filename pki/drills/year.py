@@ -93,7 +93,7 @@ class Year(Drill[Parameters]):
         counts = {host: len(each) - 1 for host, each in held.items()}
         self.check_nothing_lost(run, stage)
         run.findings.row("renewals of one host", sum(counts.values()) / len(counts))
-        # An order takes some nominal days, and notAfter is rounded to seconds; both change the time between renewals.
+        # An order takes several nominal days, and notAfter is rounded to seconds; both affect the renewal interval.
         slack = 1 + self.expected * (ORDER / self.scale.life + JITTER)
         ok = all(abs(n - self.expected) <= slack for n in counts.values())
         got = ", ".join(f"{host} {n}" for host, n in counts.items())
@@ -117,7 +117,7 @@ class Year(Drill[Parameters]):
         )
 
     def _held(self, stage: Rehearsal) -> dict[str, list[Held]]:
-        """Return each host's short-lived certificates, without the long-lived one that it had before the drill."""
+        """Return each host's short-lived certificates, without the long-lived one from before the drill."""
         return {host: [h for h in stage.watch.of(host) if h.life < 2 * self.scale.life] for host in self.hosts}
 
     def _ended(self, stage: Rehearsal, held: list[Held]) -> bool:

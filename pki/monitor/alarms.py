@@ -2,7 +2,7 @@
 
 This module does not open sockets or read clocks.  In addition to failed endpoint checks, it raises alarms for probers
 that disagree (`AGREEMENT`), missing heartbeats (`HEARTBEAT`), certified names that are not monitored (`INVENTORY`), and
-channels that do not deliver (`CHANNEL`).
+channels that fail to deliver alarms (`CHANNEL`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -51,9 +51,9 @@ class Prober:
 
         Args:
             name: host name, which the server's certificate must have.
-            trust: PEM file with the trusted roots; None: the system's roots.
+            trust: PEM file with the trusted roots; None selects the system's roots.
             port: TCP port of the server.
-            address: IP address of the server; by default the system's resolver looks *name* up.
+            address: IP address of the server; by default, the system's resolver resolves *name*.
         """
         self.name, self.trust, self.port, self.address = name, trust, port, address or name
         self.probes: list[Probe] = []

@@ -18,7 +18,8 @@ from telemetry import AdminError, Metrics, Request, Telemetry, log
 
 logger = log.get("monitor")
 
-#: Function that returns pairs of DNS name and serial number for all valid certificates, oldest first; None if unknown.
+#: Function that returns pairs of DNS name and serial number for all valid certificates, oldest first, or None if the
+#: valid certificates are unknown.
 Inventory = Callable[[], Awaitable[Iterable[tuple[str, str]] | None]]
 
 
@@ -68,7 +69,7 @@ class Watcher:
 
         Args:
             targets: endpoints to monitor.
-            probers: probers that check each endpoint independently of each other.
+            probers: the probers, each of which checks all endpoints independently of the others.
             collector: collects the evidence that is common to all probers.
             settings: name, interval and alarm threshold.
             webhooks: channels for alarms in addition to the log.
@@ -81,7 +82,7 @@ class Watcher:
         self._collector, self._inventory = collector, inventory
 
     async def run(self, stop: asyncio.Event, after: Callable[[], None] | None = None) -> None:
-        """Start a round of checks every ``interval`` seconds until *stop* is set; call *after* at the end of each."""
+        """Start a round of checks every ``interval`` seconds until *stop* is set; call *after* after each round."""
         while not stop.is_set():
             began = time.monotonic()
             await self.round()

@@ -23,7 +23,7 @@ def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
     If the new key cannot be stored, the service uses it until it stops, and creates another account at its next start.
 
     Raises:
-        AccountError: the file cannot be read or does not contain a P-256 key.  It is never overwritten.
+        AccountError: the file cannot be read or does not contain a P-256 key.  The file is never overwritten.
     """
     try:
         key = load_pem_private_key(path.read_bytes(), None)

@@ -35,7 +35,7 @@ FOLLOW = 0.5
 STEP = 1.0
 
 
-#: Renewal window for a revoked certificate: it lies in the past, so that the renewal is due at once.
+#: Renewal window for a revoked certificate: it is in the past, so that the renewal is due at once.
 AT_ONCE = RenewalInfo(0.0, 1.0)
 
 
@@ -158,7 +158,7 @@ class Agent:
                 await self.renew()
             except Exception as error:  # already logged by `renew`; keep trying
                 self.telemetry.health.set(self._check("certificate"), ok=False, detail=f"none yet: {error}")
-                await asyncio.sleep(self.lifecycle.first_attempt_delay(_retry_after(error)))  # waits to retry
+                await asyncio.sleep(self.lifecycle.first_attempt_delay(_retry_after(error)))  # wait to retry
 
     def _load(self) -> bool:
         """Use the certificate on disk and schedule its renewal; return False if it is missing or invalid."""
@@ -308,7 +308,7 @@ class Agent:
                     self.wake()
             except NoListError as error:
                 checks.set("revocation", ok=True, detail=f"not checked: {error}")
-                await asyncio.sleep(revocation.INTERVAL)  # the next certificate may have the URL of a CRL
+                await asyncio.sleep(revocation.INTERVAL)  # the next certificate may contain a CRL URL
                 continue
             except (RenewalError, *UNREADABLE) as error:
                 source.forget()
@@ -385,7 +385,7 @@ class Agent:
             self.telemetry.health.set(self._check(finding.check), finding.ok, finding.detail)
 
     def _check(self, name: str) -> str:
-        """Return the health check's name, with this agent's suffix if it is an additional agent."""
+        """Return the name of a health check; additional agents append a suffix to *name*."""
         return f"{name} {self._suffix}".rstrip()
 
     def _refresh(self) -> None:

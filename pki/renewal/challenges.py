@@ -13,7 +13,7 @@ class Challenges:
     """The http-01 response bodies (key authorizations) that a service must currently serve, by token."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Create an empty set; *folder*, if given, shares the responses between several processes of one service."""
+        """Create an empty set; several processes of a service can share the responses in *folder*, if given."""
         self._folder = folder
         self._answers: dict[str, str] = {}
 

@@ -23,7 +23,7 @@ NOTHING = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1")
 
 
 def corrupt(kind: str, pem: bytes) -> bytes:
-    """Return *pem*, a valid key and chain, after corrupting it in the way *kind* (one of `CORRUPTIONS`)."""
+    """Return a corrupted copy of *pem*, a valid key and chain; *kind*, one of `CORRUPTIONS`, selects the corruption."""
     if kind not in CORRUPTIONS:
         raise ValueError(f"expected one of {', '.join(CORRUPTIONS)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")

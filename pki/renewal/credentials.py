@@ -219,7 +219,7 @@ class Credentials:
         return context
 
     def add(self, other: "Credentials") -> None:
-        """Present the certificate of *other* to clients whose SNI is one of its names (RFC 6066 section 3).
+        """Present the certificate of *other* to clients whose SNI is a name in that certificate (RFC 6066 section 3).
 
         Until *other* has a certificate, these clients receive this object's certificate.
         """
@@ -236,7 +236,7 @@ class Credentials:
         return self._client
 
     def on_change(self, callback: Callable[[Reload], None]) -> None:
-        """Call *callback* each time a new certificate comes into use, or the trusted roots have changed."""
+        """Call *callback* each time a new certificate comes into use or the trusted roots change."""
         self._callbacks.append(callback)
 
     def follow_trust(self) -> bool:

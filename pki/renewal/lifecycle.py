@@ -16,7 +16,7 @@ POLL_INTERVAL = 6 * 3600.0
 #: First and maximum delay between attempts to obtain the first certificate, in seconds; they are short, because the
 #: service cannot serve without a certificate.
 FIRST_ATTEMPT, LAST_ATTEMPT = 0.25, 2.0
-#: Tolerance when the notAfter of a new certificate is compared with the old one, in seconds: notAfter is truncated.
+#: Tolerance when notAfter of a new certificate is compared with that of the old one, in seconds: both are truncated.
 TRUNCATION = 1.0
 
 
@@ -141,7 +141,7 @@ class Lifecycle:
             Whether the renewal was moved.
         """
         if self.held is None or serial != self.held.serial or self._window == (serial, info.start, info.end):
-            return False  # drawing a new time at each poll would converge on the start of the window
+            return False  # drawing again at each poll and keeping earlier times would converge on the window's start
         self._window = (serial, info.start, info.end)
         at = max(self._rng.uniform(info.start, info.end) + ahead, self._movable_from)
         if at >= self.next_renewal or self.failures:

@@ -41,7 +41,7 @@ class RehearsalAgent(Agent):
             await super()._renew_by_schedule()
             return
         self._switches.hit("renewal_off")
-        await self.until_woken(None)  # waits until a fault or the clock changes, or an operator renews the certificate
+        await self.until_woken(None)  # wait until a fault or the clock changes, or an operator renews the certificate
 
     async def _fetch_list(self, source: ListSource, leaf: x509.Certificate) -> bytes | None:
         if self._switches.any_on and self._switches.hit("crl_off"):
@@ -77,7 +77,7 @@ class RehearsalCredentials(Credentials):
     """Credentials with the faults ``long_chain`` and ``naive_reload``."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Create credentials with the arguments of `Credentials`; the third positional one is the service's faults."""
+        """Create credentials; *args* are `file` and `trust` (see `Credentials`), and the service's faults."""
         *rest, self._switches = args
         super().__init__(*rest, **keywords)
         self._padded: dict[tuple[Kind, int, str], ssl.SSLContext] = {}

@@ -26,7 +26,7 @@ class RevocationError(RenewalError):
 
 
 class NoListError(RevocationError):
-    """The certificate does not contain an HTTP URL of a CRL."""
+    """The certificate contains no HTTP URL of a CRL."""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class ListSource:
         """Return the CRL from the URL in *leaf*, in DER; None if it has not changed since the last call.
 
         Raises:
-            RevocationError: *leaf* has no URL of a CRL, or the CRL cannot be fetched.
+            RevocationError: *leaf* contains no CRL URL, or the CRL cannot be fetched.
         """
         url = list_url(leaf)
         tag = self._known[1] if self._known[0] == url else ""
@@ -123,7 +123,7 @@ class ListSource:
 
 
 def list_url(leaf: x509.Certificate) -> str:
-    """Return the first HTTP URL of a CRL in *leaf*; raise `NoListError` if there is none."""
+    """Return the first CRL URL in *leaf* that uses HTTP; raise `NoListError` if there is none."""
     try:
         points = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     except x509.ExtensionNotFound:

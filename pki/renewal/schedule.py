@@ -22,8 +22,8 @@ MIN_RETRY = 1.0
 MAX_DOUBLINGS = 10
 #: Maximum Retry-After that is honoured, in seconds (the same limit as in RFC 9773 section 4.3.2).
 MAX_RETRY_AFTER = 86400.0
-#: Delay from the scheduled renewal to the alarm: a fraction of the lifetime, which allows several retries, and its
-#: minimum in seconds, which allows an order over a slow link.
+#: Delay from the scheduled renewal to the alarm: a fraction of the lifetime, which leaves time for several retries, and
+#: its minimum in seconds, which leaves time for an order over a slow link.
 GRACE, MIN_GRACE = 0.05, 1.5
 #: Minimum time between two successful renewals, as a fraction of the certificate's lifetime.  It prevents renewal loops
 #: if the clock is wrong or the CA always suggests an early renewal.

@@ -6,9 +6,9 @@ complete handshakes. Therefore the listener keeps one outer context permanently,
 with a handshake in memory. Only if all tests succeed do the new contexts replace the old ones, all at the same time.
 A context with a single certificate needs no callback before its first reload; the callback takes 7 µs per handshake.
 
-A reload does not close connections, and a resumed session skips the new certificate (RFC 8446 section 2.2). Servers on
-which the old certificate must not be used after a reload can disable sessions with ``resumption=False``, which requires
-TLS 1.3.
+A reload does not close connections, and a resumed session does not use the new certificate (RFC 8446 section 2.2).
+Servers on which the old certificate must not be used after a reload can disable sessions with ``resumption=False``,
+which requires TLS 1.3.
 """
 
 import asyncio
@@ -30,7 +30,10 @@ _NO_CHECK_TIME = 0x200000
 
 
 class ReloadError(Exception):
-    """A file cannot be used; the old files stay in use. The message names the file, and what was expected and found."""
+    """A file cannot be used; the old files stay in use.
+
+    The message names the file, and states what was expected and what was found.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class ReloadingContext:
         connection.context = self._for(name).context
 
     def _for(self, name: str | None) -> _Inner:
-        """Return the context for *name*: by exact match, by wildcard (RFC 6125 section 6.4.3), or the first one."""
+        """Return the context that matches *name* exactly or by wildcard (RFC 6125 section 6.4.3), else the first."""
         if name and len(self._inner) > 1:
             wanted = name.lower()
             for candidate in (wanted, "*." + wanted.partition(".")[2]):

@@ -14,12 +14,12 @@ from wireformat.tls import TlsConnection
 
 #: Maximum plaintext read in one call, in bytes: the largest TLS record.
 _RECORD = 16384
-#: Reader of a connection before its handshake is complete.
+#: Placeholder for the reader of a connection whose handshake is not complete yet.
 _NO_READER = asyncio.Protocol()
 
 
 class Client(Protocol):
-    """User of a TLS connection; exists before the handshake begins."""
+    """User of a TLS connection, created before the handshake begins."""
 
     def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:
         """Return the protocol for the plaintext; called after the handshake, with the ALPN result *protocol*."""
@@ -188,7 +188,7 @@ class TlsTransport(asyncio.Protocol):
             self._raw.resume_reading()
 
     def close(self) -> None:
-        """Send pending data and close_notify, then close without waiting for the peer's (RFC 8446 section 6.1)."""
+        """Send pending data and close_notify; close without waiting for the peer's alert (RFC 8446 section 6.1)."""
         if not self._closing:
             self._closing = True
             if not self._last:  # `write_last` has already sent close_notify
@@ -198,13 +198,13 @@ class TlsTransport(asyncio.Protocol):
                 self._raw.close()
 
     def abort(self) -> None:
-        """Cut the connection without close_notify."""
+        """Abort the connection without sending close_notify."""
         self._closing = True
         if self._raw is not None:
             self._raw.abort()
 
     def fail(self, reason: str) -> None:
-        """Abort the handshake and report *reason*; does nothing once the handshake has ended."""
+        """Abort the handshake and report *reason*; do nothing if the handshake has already ended."""
         if not self._closing and not self._connected:
             self._on_failure(reason)
             self.abort()

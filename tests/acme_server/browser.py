@@ -1,4 +1,4 @@
-"""An ACME client for tests, which sends valid requests by default, and malformed ones if a test overrides a part."""
+"""An ACME client for tests: it sends valid requests unless a test overrides part of a request to make it malformed."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ class Signer:
 
 
 class Browser:
-    """An ACME client that sends valid requests by default, and malformed ones if a test overrides a part."""
+    """An ACME client that sends valid requests unless a test overrides part of a request to make it malformed."""
 
     def __init__(self, lab: "Lab", http: aiohttp.ClientSession, signer: Signer) -> None:
         self.lab, self.http, self.signer = lab, http, signer
@@ -85,7 +85,7 @@ class Browser:
         self.kid = headers["Location"]
 
     async def order(self, *names: str) -> tuple[dict[str, Any], str]:
-        """Open an order; return it and its URL."""
+        """Open an order; return the order and its URL."""
         identifiers = [{"type": "dns", "value": name} for name in names]
         status, order, headers = await self.post("/acme/new-order", {"identifiers": identifiers})
         assert status == 201, order
@@ -102,7 +102,7 @@ class Browser:
         return (await self.post(url, None))[1]["status"]
 
     async def ready(self, *names: str) -> tuple[dict[str, Any], str]:
-        """Open an order and validate its names; return it and its URL when it is ready."""
+        """Open an order and validate its names; when the order is ready, return the order and its URL."""
         order, url = await self.order(*names)
         await self.challenge(order)
         await until(lambda: all(self.stored(each) == "valid" for each in order["authorizations"]))

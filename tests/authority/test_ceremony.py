@@ -15,7 +15,7 @@ from authority.transcript import Transcript
 from dnsmessage.keyfile import load_keys
 from tests.authority.test_authority import NOW, folders
 
-#: The private files of a ceremony; the others are certificates.
+#: The private files of a ceremony; the other files are certificates.
 PRIVATE = ("root/passphrase", "root/root.key.pem", "passphrase/passphrase", "ca/issuing.key.pem", "token/admin.token")
 #: The files that a ceremony cannot restore.
 NEEDED = (*PRIVATE[:-1], "root/root.pem", "ca/issuing.pem")

@@ -1,4 +1,4 @@
-"""Tests for the file of certificate profiles: accepted files, and the position that error messages give."""
+"""Tests for the file of certificate profiles: accepted files, and the positions in error messages."""
 
 from pathlib import Path
 

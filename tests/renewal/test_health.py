@@ -11,7 +11,7 @@ from renewal.schedule import Rule
 
 
 def condition(failures: int = 0, error: str = "no route") -> Condition:
-    """Return the condition of a certificate with a lifetime of 60 s, a backdate of 40 s, and renewal due at half."""
+    """Return the condition of a certificate with a lifetime of 60 s, a backdate of 40 s, and renewal due after 30 s."""
     lifecycle = Lifecycle(Rule(), random.Random(1))
     lifecycle.loaded(held := Validity("0a", 1000.0, 960.0, 1060.0))
     lifecycle.due = 1030.0

@@ -1,4 +1,4 @@
-"""Tests for the lifecycle of a certificate: renewals, retries and polls, with times passed in."""
+"""Tests for the lifecycle of a certificate: renewals, retries and polls, at times given as arguments."""
 
 import random
 

@@ -24,7 +24,7 @@ Change = Callable[[x509.Extension[x509.ExtensionType]], x509.ExtensionType | Non
 
 
 def changed(certificate: x509.Certificate, change: Change, key=CA_KEY) -> x509.Certificate:
-    """Return *certificate* with other extensions, signed by *key*; *change* returns None to omit an extension."""
+    """Apply *change* to each extension (None: omit the extension); return the new certificate, signed by *key*."""
     builder = x509.CertificateBuilder(
         certificate.issuer, certificate.subject, certificate.public_key(), certificate.serial_number,
         certificate.not_valid_before_utc, certificate.not_valid_after_utc,
