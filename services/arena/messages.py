@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 MAGIC = b"FBA1"
-#: Size of a request for a cookie in bytes.  The response is shorter, so that the arena does not amplify.
+#: Size of a cookie request in bytes.  The response is shorter, so the arena cannot be used to amplify an attack.
 HELLO = 64
 #: Size of a cookie in bytes.
 COOKIE = 16
 #: Minimum time in seconds for which a cookie is valid; the maximum is twice as long.
 COOKIE_LIFE = 30.0
-#: Bounds for a `Join`: snapshots per second, bytes per snapshot, and duration in seconds.
+#: Minimum and maximum values in a `Join`: snapshots per second, bytes per snapshot, and duration in seconds.
 RATES, SIZES, DURATIONS = (1.0, 120.0), (20, 1200), (0.1, 120.0)
 _KIND = struct.Struct("!4sB")
 _JOIN = struct.Struct("!4sB16sBddH")
@@ -46,9 +46,9 @@ class Kind(IntEnum):
 class Mode(IntEnum):
     """Which snapshots the arena sends over TCP."""
 
-    #: Every snapshot.
+    #: Send every snapshot.
     EVERY = 0
-    #: Only the newest: a snapshot is skipped while the socket's send buffer still contains unsent data.
+    #: Send only the newest: skip a snapshot while the socket's send buffer still contains unsent data.
     NEWEST = 1
 
 

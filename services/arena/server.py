@@ -16,7 +16,7 @@ from telemetry.metrics import Metrics
 
 #: Maximum number of concurrent sessions, over UDP and TCP together.
 MAX_SESSIONS = 128
-#: Maximum number of bytes queued in this process for a slow player; with more, the connection is aborted.
+#: Maximum number of bytes queued in this process for a slow player; beyond it, the connection is aborted.
 MAX_BACKLOG = 1 << 20
 #: Time in seconds within which a player must send a `Join` on a new TCP connection.
 JOIN_TIMEOUT = 5.0
@@ -65,7 +65,7 @@ class Session:
 
 
 class Arena:
-    """All sessions of the service, its limits and its metrics."""
+    """The service: manages all sessions, their limits and the metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.cookies = messages.Cookies(secrets.token_bytes(32))
@@ -143,7 +143,7 @@ class Datagrams(asyncio.DatagramProtocol):
             self._arena.refuse("message")
 
     def error_received(self, error: Exception) -> None:
-        """Ignore ICMP errors; the session of a player that is unreachable continues until its requested end."""
+        """Ignore ICMP errors; an unreachable player's session continues until the requested duration has passed."""
 
 
 class Streams(asyncio.Protocol):

@@ -7,8 +7,8 @@ from typing import Any
 
 from console.hosts import Host, Loss
 
-#: Part of a certificate's lifetime by which renewal may be late before an alarm is raised.  The renewal agent retries
-#: several times in this period.
+#: How late a renewal may be before an alarm is raised, as a share of the certificate's lifetime.  The renewal agent
+#: retries several times in this period.
 OVERDUE = 0.1
 
 
@@ -54,7 +54,7 @@ class Down:
 
 
 def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
-    """Return one alarm per `Loss` whose hosts are all down (larger losses first), and one per other host."""
+    """Return one alarm per `Loss` whose hosts are all down (larger losses first), and one per remaining host."""
     left = {entry.host.name: entry for entry in down}
     alarms = []
     for loss in sorted(losses, key=lambda loss: -len(loss.of)):

@@ -34,7 +34,7 @@ class Host:
     region: str
     #: Role: wan, edge, origin, resolver, nameserver, ca, client or console.
     role: str
-    #: Consequence of the host's failure, as the end of an alarm's message; may be empty.
+    #: Consequence of the host's failure, worded as the end of an alarm's message; may be empty.
     without: str = ""
     #: HOST:PORT of the admin port; the default is `ADMIN_PORT` at the host's address.
     admin: str = ""

@@ -104,7 +104,7 @@ async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, paus
     """Trace *url*, retrying until a trace succeeds or *patience* seconds have passed.
 
     Raises:
-        CallError: no trace succeeded in time; this is the last error.
+        CallError: no trace succeeded in time; the error is that of the last attempt.
     """
     until = time.monotonic() + patience
     while True:

@@ -19,10 +19,10 @@ from console.state import State
 from console.track import Sample
 from telemetry import log
 
-#: Timeout for one request, in seconds.  The console's links have no delay, so the timeout only allows for a busy
-#: machine.  It is short enough for a round to end before the next one starts.
+#: Timeout for one request, in seconds.  The console's links have no delay, so the timeout only has to allow for a
+#: busy machine.  It is short enough for a round to end before the next one starts.
 TIMEOUT = 1.5
-#: Maximum response size in bytes; /metrics of an edge has about 20 kB.
+#: Maximum response size in bytes; /metrics of an edge is about 20 kB.
 MAX_BODY = 1 << 20
 
 logger = log.get("console.poll")
@@ -80,7 +80,7 @@ class Poller:
                     logger.error("round_failed", error=repr(error))
                     self.on_failure(repr(error))
                 pause = max(0.05, self.interval - (time.monotonic() - began))
-                await asyncio.sleep(pause)  # until the next round
+                await asyncio.sleep(pause)  # waits for the next round
 
     async def round(self) -> None:
         """Poll every host once, concurrently."""

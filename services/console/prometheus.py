@@ -1,4 +1,4 @@
-"""Parser for the Prometheus text exposition format 0.0.4.  It returns samples, without HELP, TYPE and timestamps.
+"""Parser for the Prometheus text exposition format 0.0.4.  It returns samples and skips HELP, TYPE and timestamps.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from console.hosts import ConsoleError
 
-#: Values of at least this size are ignored: no real count or size is that large, and sums of the rest stay finite.
+#: Values at or above this limit are ignored: no real count or size is that large, and sums of the rest stay finite.
 LARGEST = 2.0**64
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")

@@ -15,7 +15,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def time_in(body: Mapping[str, Any], key: str) -> float | None:
-    """Return ``body[key]``, in seconds, if it is in the range of a certificate's times and durations, else None."""
+    """Return ``body[key]`` if it is within the range of X.509 times and durations in seconds, else None."""
     value = body.get(key)
     return value if is_number(value) and abs(value) < YEAR_10000 else None
 

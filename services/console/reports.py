@@ -14,7 +14,7 @@ from console.hosts import ConsoleError
 
 #: Number of runs listed on the page.
 LATEST = 6
-#: Maximum size of a result.json in bytes; normal files have a few kB.
+#: Maximum size of a result.json in bytes; normal files are a few kB.
 MAX_RESULT = 1 << 20
 #: Content types by file name suffix; files with other suffixes are sent as downloads.
 TYPES = {

@@ -115,7 +115,7 @@ def certificate(track: Track, path: str, now: float) -> dict[str, Any] | None:
         left -= now - at
     elif ends is not None:
         left = ends - now
-    # Count from the issue time, as the renewal schedule does: not_before is earlier, for clients whose clock is slow.
+    # Count from the issue time, as the renewal schedule does: not_before is earlier, to allow for slow client clocks.
     issued = time_in(body, "issued")
     begins = issued if issued is not None else time_in(body, "not_before")
     used = renew_at = None

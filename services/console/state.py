@@ -11,7 +11,7 @@ from console.hosts import Host, Hosts
 from console.snapshot import snapshot
 from console.track import Sample, Track
 
-#: Consecutive polls without a response until a host counts as down.  A single miss may be due to a busy machine.
+#: Number of consecutive unanswered polls after which a host counts as down.  A busy machine may cause a single one.
 MISSES = 2
 #: Seconds after the console's start during which a host that has not yet responded does not cause an alarm.
 BOOT = 20.0

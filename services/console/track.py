@@ -64,7 +64,7 @@ class Track:
         self.since = 0.0
         #: Whether the host has ever responded.
         self.seen = False
-        #: Number of consecutive polls without a response, and the time of the first one.
+        #: Number of consecutive polls without a response, and the time of the first of them.
         self.misses, self.first_miss = 0, 0.0
         self.error = ""
         #: Whether the host became unreachable together with the router, so that its actual status is unknown.
@@ -97,7 +97,7 @@ class Track:
             window.add(sample.at, link["packets"], link["dropped_loss"] + link["dropped_queue"])
 
     def answer(self, path: str) -> tuple[float, Mapping[str, Any]]:
-        """Return time and body of the last response to *path*; the body is empty if it is missing or not an object."""
+        """Return the time and body of the last response for *path*; the body is empty if absent or not an object."""
         at, body = self.admin.get(path, (0.0, {}))
         return at, body if isinstance(body, Mapping) else {}
 

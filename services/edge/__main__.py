@@ -38,7 +38,8 @@ ALPN = ("h2", "http/1.1")
 TICKETS = 1
 #: Minimum remaining lifetime of a certificate, as a share of its total; below it, /health reports a failure.
 LEFT = 0.1
-#: Routing of admin requests with several workers: the first worker renews the certificate; pool counts are summed.
+#: How admin requests are distributed to several workers and their responses merged: the first worker renews the
+#: certificate; pool counts are summed.
 RULES = Rules(
     first=("/admin/renew", "/admin/certificate", "/admin/schedule"),
     merges={"/admin/pool/purge": merged_purges, "/admin/pool": merged_pools, "/admin/tap": merged_taps},
@@ -156,7 +157,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Setting
         parser.error(f"expected --max-clients of at least 1, got {args.max_clients}")
     try:
         settings = _settings(args)
-    except SettingsError as error:  # without the usage text: the mistake is in the file
+    except SettingsError as error:  # omit the usage text, because the mistake is in the file
         parser.exit(_failed(error))
     if not settings.routes:
         parser.error("expected --upstream, or --settings with a [[route]]")

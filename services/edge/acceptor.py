@@ -39,8 +39,8 @@ class Acceptor:
             admit: returns the client object for a new connection, or None to reset the connection.
             on_failed_handshake: called with the client's address and a one-word reason when a TLS handshake or a PROXY
                 header fails.
-            proxied: returns a predicate on the peer's address, which says whether the connection begins with a PROXY
-                header; returns None if no connection does.
+            proxied: returns a function that takes the peer's address and says whether the connection begins with a
+                PROXY header; returns None if no connection begins with one.
         """
         self._context, self._admit = context, admit
         self._on_failed_handshake, self._proxied = on_failed_handshake, proxied

@@ -17,7 +17,7 @@ def new_request_id() -> bytes:
 
 
 def write(client: Responder, work: Work | None, status: int | str, sample: float, reason: str = "") -> None:
-    """Log a finished request if it failed, otherwise with the probability *sample*; see `Service.done` for the rest."""
+    """Log a finished request if it failed, else with probability *sample*; `Service.done` explains the arguments."""
     failed = isinstance(status, str) or status >= 500
     if not failed and random.random() >= sample:
         return

@@ -7,7 +7,7 @@ from edge.timeouts import Timeouts
 
 
 class BodyRate:
-    """Arrival rate of one request body; while the edge does not read, because the origin is slow, no limit applies."""
+    """Arrival rate of one request body; no limit applies while a slow origin makes the edge pause reading."""
 
     __slots__ = ("_bytes", "_heard", "_limits", "_window")
 

@@ -308,7 +308,7 @@ class Client(asyncio.Protocol):
                 self.handshake.fail("timeout")
             return
         if self.state is State.NEW:
-            self._close()  # no 408: a browser that preconnects would match it to its first request
+            self._close()  # send no 408: a browser that preconnected would take it for the answer to its first request
         elif self.state is State.IDLE:
             if self._drains(now, limits.send):
                 return
@@ -340,7 +340,7 @@ class Client(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Parse as much of the buffer as the current state allows."""
-        if self._advancing:  # called recursively, when a response is sent from within the loop below
+        if self._advancing:  # recursive call: the loop below has sent a response
             return
         self._advancing = True
         try:
@@ -475,7 +475,7 @@ class Client(asyncio.Protocol):
                 self.transport.abort()
 
     def _close(self) -> None:
-        """Close after the buffered output is sent; `expire` aborts the connection if the client does not read it."""
+        """Close after sending the buffered output; if the client does not read it, `expire` aborts the connection."""
         self.state = State.CLOSING
         self._cancel_closer()
         if self.transport is not None:

@@ -364,7 +364,7 @@ class Exchange:
 
     @property
     def waits_for(self) -> Target | None:
-        """Origin that has been sent the request and has not responded yet; None in any other state."""
+        """Origin whose response to the request is awaited; None in any other state."""
         return self._origin if self._upstream is not None and not self._upstream.began else None
 
     def origin_failed(self, reason: str) -> None:
@@ -375,9 +375,10 @@ class Exchange:
             self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address), began=upstream.began)
 
     def tick(self, now: float) -> None:
-        """Handle a time-out of the origin or the client, if any; *now* is on the `time.perf_counter` clock.
+        """Check the time-outs of the origin and the client, and handle one that has expired.
 
-        The time-out of the origin is suspended while the edge waits for the client to send or read.
+        The time-out of the origin is suspended while the edge waits for the client to send or read. *now* is on the
+        `time.perf_counter` clock.
         """
         upstream, pool = self._upstream, self._pool
         if upstream is None or self._tunnel:
@@ -406,7 +407,7 @@ class Exchange:
         return idle and not self.body_complete and not self._origin_paused and not self.answered
 
     def _client_stalls(self, now: float, *, contended: bool) -> bool:
-        """Return whether the client reads the response too slowly; the limit is stricter if *contended*."""
+        """Return whether the client reads too slowly; the limit is stricter if other requests wait (*contended*)."""
         limits, unsent = self._timeouts, self._client.unsent()
         if not self._client.paused:
             self._unsent, self._taken, self._drained_at = unsent, 0, now

@@ -1,8 +1,8 @@
 """Parsers that validate request and response heads and prepare them for forwarding (RFC 9110 section 7.6, RFC 9112).
 
 `request_head` and `response_head` are pure functions, so callers may cache their results (`edge.remembered`). One
-anchored regular expression validates a complete head. Only a head that fails it is parsed line by line, to find the
-reason. Ambiguous input, which another parser could interpret differently, is rejected.
+anchored regular expression validates a complete head. Only a head that does not match is parsed line by line, to find
+the reason. Ambiguous input, which another parser could interpret differently, is rejected.
 """
 
 import re
@@ -79,8 +79,9 @@ class RequestHead:
     forward: bytes
     #: The client's X-Forwarded-For value, exactly as at the end of `forward`.
     claimed: bytes = b""
-    #: The client's X-Request-ID, and the trace ID from its traceparent (W3C Trace Context), for the access log.
+    #: The client's X-Request-ID, for the access log; empty if there is none.
     request_id: bytes = b""
+    #: Trace ID from the client's traceparent field (W3C Trace Context), for the access log; empty if there is none.
     trace_id: bytes = b""
 
     @property
@@ -327,7 +328,7 @@ def _hops(method: bytes, fields: Fields) -> int | None:
 
 
 def _forward(method: bytes, target: bytes, host: bytes, fields: Fields, tokens: set[bytes]) -> bytes:
-    """Return the head to send to an origin, up to the client's own address.
+    """Return the head to send to an origin; it ends where the caller appends the client's address.
 
     Of the fields in which a client describes itself, only X-Forwarded-For is kept; the address that the edge sees is
     appended to it. A name with an underscore is dropped if it resembles a field that the edge sets, because some

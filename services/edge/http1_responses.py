@@ -18,7 +18,7 @@ def framed(
         bodiless: whether the response has no body, even if its head declares a length.
         whole: whether *payload* is the whole body.
         modern: whether the client speaks HTTP/1.1 rather than 1.0.
-        closes: whether the connection must close after the response for another reason than its framing.
+        closes: whether the connection must close after the response for a reason other than its framing.
     """
     length, chunked = head.framing.length, False
     parts = [head.forward, fields]

@@ -47,7 +47,7 @@ from wireformat.http2 import FrameHeaders
 
 #: Maximum number of concurrent streams per connection, equal to the defaults of nginx and Envoy.
 MAX_STREAMS = 128
-#: Flow-control windows of a stream and of a connection: received data that is not forwarded yet, in bytes.
+#: Flow-control windows of a stream and of a connection, in bytes; they bound the data received but not yet forwarded.
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: Maximum stream resets and maximum control frames per time window, and the length of that window in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0

@@ -162,7 +162,7 @@ class Service(Protocol):
 
         Args:
             client: the client side of the request.
-            work: the forwarded request; None if the edge has answered it alone.
+            work: the forwarded request; None if the edge has answered the request itself.
             status: status code, or a word such as ``aborted`` for an incomplete response.
             reason: why the edge has sent an error; empty for any other response.
         """

@@ -8,7 +8,7 @@ COUNTS = ("idle", "active", "opened", "reused", "failed", "waiting")
 
 
 def merged_pools(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merge responses of ``GET /admin/pool``; a target is ejected or unhealthy if it is so for any worker."""
+    """Merge responses of ``GET /admin/pool``; a target is ejected or unhealthy if at least one worker reports it."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
         for row in answer["upstreams"]:

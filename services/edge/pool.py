@@ -23,7 +23,7 @@ from edge.targets import Target
 #: handshake, but without this bound the other targets would starve.
 LEAD = 8
 #: How long idle connections beyond `Limits.idle` are kept, in seconds. Closing them immediately would make each
-#: burst of requests open new connections: with 64 concurrent requests, every fourth waited for a new connection.
+#: burst of requests open new connections: with 64 concurrent requests, one in four waited for a new connection.
 SURPLUS_S = 1.0
 
 
@@ -38,15 +38,16 @@ class Limits:
     #: Idle time-out of a pooled connection, in seconds. It is shorter than the origin's keep-alive time-out (75 s), so
     #: that the edge closes first and no request is sent on a connection that the origin is closing.
     idle_s: float = 60.0
-    #: Maximum age of a connection in seconds; after it, no request reuses the connection. The limit makes the pool pick
-    #: up new certificates and addresses.
+    #: Maximum age of a connection in seconds; an older connection is not reused. The limit makes the pool pick up
+    #: new certificates and addresses.
     age_s: float = 300.0
     #: Maximum number of queued requests.
     waiting: int = 1024
     #: Number of consecutive failures after which a target is ejected.
     failures: int = 3
-    #: Duration of the first ejection, and maximum duration of an ejection, in seconds.
+    #: Duration of the first ejection, in seconds.
     ejected_s: float = 1.0
+    #: Maximum duration of an ejection, in seconds.
     ejected_max_s: float = 30.0
 
 

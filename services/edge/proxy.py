@@ -405,7 +405,7 @@ class Proxy:
         counters.clients.set(len(self._clients))
         counters.limit.set(self.admission.limit)
         for gauge in (counters.healthy, counters.ejected, counters.pool):
-            gauge.values.clear()  # targets of earlier settings disappear
+            gauge.values.clear()  # removes targets of earlier settings
         for row in self._rows():
             labels = {"route": row["route"], "upstream": row["name"]}
             counters.healthy.set(float(row["healthy"]), **labels)

@@ -18,13 +18,13 @@ from telemetry import log
 
 logger = log.get("edge.pool")
 
-#: Duration in seconds from which a failed connection attempt counts as a time-out, whatever error the kernel reports:
-#: for an address that no host uses, it reports "No route to host" after 3 s.
+#: A connection attempt that fails after at least this many seconds counts as a time-out, whatever error the kernel
+#: reports: for an address that no host uses, it reports "No route to host" after 3 s.
 SLOW = 1.0
 
 
 class Requester(Protocol):
-    """Request that needs a connection; exactly one callback follows, possibly before `RoutePool.acquire` returns."""
+    """Request that needs a connection; exactly one callback is called, possibly before `RoutePool.acquire` returns."""
 
     def __hash__(self) -> int:
         """Return a hash, because the queue stores requests as keys."""

@@ -7,7 +7,7 @@ from edge.pool import Limits
 from edge.targets import Target, parse_target
 from edge.timeouts import Timeouts
 
-#: What a prefix must be, for error messages.
+#: Description of a valid prefix, for error messages.
 MATCHABLE = 'a prefix such as "/news", without empty segments, "." and "..", as in normalised paths'
 
 
@@ -16,8 +16,9 @@ class HealthCheck:
     """Active health check of a route's origins: a periodic GET request; status 2xx or 3xx means healthy."""
 
     path: str
-    #: Time between two checks, and time-out of one check, in seconds.
+    #: Time between two checks, in seconds.
     interval: float
+    #: Time-out of one check, in seconds.
     timeout: float
 
 
@@ -42,7 +43,7 @@ class Route:
 
 
 def matchable(prefix: str) -> bool:
-    """Return whether *prefix* can cover a normalised path (`edge.heads.normal_path`)."""
+    """Return whether *prefix* can match at least one normalised path (see `edge.heads.normal_path`)."""
     segments = prefix.removesuffix("/").split("/")[1:]
     return prefix.startswith("/") and not {"", ".", ".."} & {*segments} and all("\0" < c <= "\xff" for c in prefix)
 

@@ -29,7 +29,7 @@ class Timeouts:
     pool: float = 5.0
     #: Maximum time for requests in flight to finish when the edge stops.
     drain: float = 10.0
-    #: Minimum average rate at which a client must send a request body and read a response, in bytes per second,
-    #: measured over *rate_window*.
+    #: Minimum average rate at which a client must send a request body and read a response, in bytes per second.
     min_rate: float = 240.0
+    #: Time window over which `min_rate` is measured, in seconds.
     rate_window: float = 10.0

@@ -254,7 +254,7 @@ class Upstream(asyncio.Protocol):
 def _announced(tls: ssl.SSLObject | None) -> bool:
     """Return whether the origin closed cleanly: any FIN without TLS, close_notify with TLS.
 
-    asyncio calls `eof_received` for a FIN without close_notify, too.
+    asyncio also calls `eof_received` for a FIN without close_notify.
     """
     if tls is None:
         return True

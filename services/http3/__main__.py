@@ -39,7 +39,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             if agent is None:
                 server = await _listen(args, telemetry, args.cert.read_bytes())
             else:
-                if args.http:  # needed before the first certificate, because the CA validates over HTTP
+                if args.http:  # start HTTP before requesting the first certificate, because the CA validates over HTTP
                     challenges = await renewal.answer_challenges(args.http, agent.challenges.answer)
                 if not await agent.enrol():
                     return

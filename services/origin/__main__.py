@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     log.configure("origin", args.log_level)
     telemetry = Telemetry("origin")
     settings = from_args(parser, args) if args.mtls or args.https else None
-    # An origin is never a TLS client, so its certificate does not need the extended key usage clientAuth.
+    # An origin is never a TLS client, so its certificate does not need the clientAuth extended key usage.
     agent = RehearsalAgent(replace(settings, as_client=False), telemetry) if settings is not None else None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -103,7 +103,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             if args.plain:
                 await sites.start("plain", build(options, requests, mutual=False, parts=parts), args.plain)
             if agent is not None:
-                if args.http:  # start HTTP first: the CA validates over it before a certificate exists
+                if args.http:  # start HTTP first: the CA validates over HTTP before a certificate exists
                     # Like the edge, serve the pages of --https over plain HTTP as well. The pages of --mtls require a
                     # client certificate.
                     public = build(options, requests, mutual=False, parts=parts) if args.https else web.Application()

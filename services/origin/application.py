@@ -41,9 +41,9 @@ class Options:
     name: str
     #: Type of content: ``catalog`` or ``news``.
     kind: str
-    #: DNS names of the clients that mutual TLS accepts; if empty, any client with a certificate from the CA.
+    #: DNS names of the clients that mutual TLS accepts; if empty, all clients with a certificate from the CA.
     client_names: tuple[str, ...] = ()
-    #: Random seed of the exponentially distributed delays.
+    #: Seed for the random number generator of the exponentially distributed delays.
     seed: int = 0
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 #: Methods for which a false If-None-Match or If-Modified-Since results in 304, not 412 (RFC 9110 section 13.1.2).
 SAFE = frozenset({"GET", "HEAD"})
 _ETAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-#: The three date formats that a recipient must accept (RFC 9110 section 5.6.7): IMF-fixdate, RFC 850, asctime.  A year
-#: of two digits stands for a year from 1969 to 2068.
+#: The three date formats that a recipient must accept (RFC 9110 section 5.6.7): IMF-fixdate, RFC 850, asctime.  A
+#: two-digit year stands for a year from 1969 to 2068.
 _DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 
 

@@ -1,7 +1,7 @@
 """Mailbox client, ``python -m origin.correspondent``: publishes keys, and sends and receives encrypted letters.
 
 For `firstbyte encryption`, ``views`` sends one text in four ways: as an item over plain HTTP and over HTTPS, as a note,
-and as a letter.  It reports the message sent and the text received in each way.
+and as a letter.  For each way, it reports the message sent and the text received.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hostfiles.layout import TRUST_ANCHOR
 from origin.sealing import SealError, fingerprint, open_, seal, trusted
 
-#: Time limit of each request in seconds.
+#: Time limit for each request, in seconds.
 TIMEOUT = 10.0
 OCTETS = "application/octet-stream"
 
@@ -32,7 +32,7 @@ class CorrespondentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response, and the client's port of the connection."""
+    """A response, and the client's port number on the connection."""
 
     body: bytes
     port: int
@@ -109,7 +109,7 @@ def publish(server: Server, mailbox: str, private: X25519PrivateKey) -> str:
 
 
 def receive(server: Server, mailbox: str, private: X25519PrivateKey) -> dict[str, bytes]:
-    """Return the decrypted letters of *mailbox* by their ids.
+    """Return the decrypted letters in *mailbox*, by letter id.
 
     Raises:
         SealError: a letter cannot be decrypted.
@@ -120,11 +120,11 @@ def receive(server: Server, mailbox: str, private: X25519PrivateKey) -> dict[str
 
 
 def views(host: str, trust: Path | None, text: str) -> dict[str, Any]:
-    """Send *text* in four ways; the way's name is appended each time, so that the four messages differ.
+    """Send *text* in four ways, each time with the name of the way appended, so that the four messages differ.
 
     Returns:
         ``{"fingerprint", "ways": [{"way", "text", "path", "port", "sent", "reads"}]}``: the bytes
-        sent and the bytes that the recipient reads, in hexadecimal, and the client's port of the connection.
+        sent and the bytes that the recipient reads, in hexadecimal, and the client's port number on the connection.
     """
     plain, secure, name = Server(f"http://{host}", None), Server(f"https://{host}", trust), f"v-{secrets.token_hex(4)}"
     private = X25519PrivateKey.generate()

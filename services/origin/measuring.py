@@ -35,7 +35,7 @@ _PATTERN = bytes(range(256)) * (CHUNK // 256 + 1)
 
 
 class Measuring:
-    """Handlers; requests share only the random generator for delays and the CPU thread."""
+    """Handlers for resources of known cost; requests share only the CPU thread and the random generator for delays."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)

@@ -13,7 +13,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     """An error response; *detail* says what was expected, what was received, and what to do."""
 
     def __init__(self, status: int, detail: str, *, kind: str = "about:blank", **headers: str) -> None:
-        """Create a problem; a header ``retry_after="1"`` becomes ``Retry-After: 1``."""
+        """Create a problem response; the keyword argument ``retry_after="1"`` becomes the header ``Retry-After: 1``."""
         super().__init__(detail)
         self.status, self.detail, self.kind = status, detail, kind
         self.headers = {name.replace("_", "-").title(): value for name, value in headers.items()}

@@ -15,7 +15,7 @@ _MAX_DIGITS = 19
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Positions of the first and last byte, both included."""
+    """Positions of the first and last byte, both inclusive."""
 
     first: int
     last: int
@@ -29,7 +29,7 @@ class ByteRange:
 
 
 class UnsatisfiableError(Exception):
-    """No range overlaps the representation: 416."""
+    """No requested range overlaps the representation; the response must have status 416."""
 
 
 def parse(text: str, length: int) -> tuple[ByteRange, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 BODY = b"You have reached the end of this test.\n"
 #: How long a stalling trap keeps a connection open, in seconds; longer than any client should wait.
 STALL = 120.0
-#: Size in bytes after which the trap with the endless head stops sending.
+#: Number of bytes after which the trap with the endless head stops sending.
 ENDLESS = 64 << 20
 #: Value of the Retry-After field, in seconds.
 RETRY_AFTER = 2

@@ -66,7 +66,7 @@ class Finding:
     reaction: Reaction
     #: Exit code of the client; None if it hung.
     code: int | None
-    #: Duration in seconds.
+    #: Time for which the client ran, in seconds.
     took: float
     #: Number of requests that reached the server.
     requests: int

@@ -14,7 +14,7 @@ from traps.answers import BODY, HEAD, Answer, fixed, length
 from traps.certificates import BACKDATE, LIFETIME, UNKNOWN, Identity, Mint, address, rsa_key
 
 Group = Literal["control", "certificate", "TLS", "HTTP", "connection"]
-#: How a client should react: fetch the page, report an error, or only end (with or without an error) within the limit.
+#: How a client should react: fetch the page, report an error, or just exit in time, with or without an error.
 Expected = Literal["accept", "refuse", "end"]
 DAY = dt.timedelta(days=1)
 

@@ -120,7 +120,7 @@ class Mint:
         return Identity(builder.sign(signer, hashes.SHA256()), key, others)
 
     def intermediate(self, name: str, parent: Identity | None = None, **changes: object) -> Identity:
-        """Return a CA certificate issued by *parent* (None: the root); *changes* replaces fields of `Request`."""
+        """Return a CA certificate issued by *parent* (None: the root); *changes* override fields of `Request`."""
         request = replace(Request(name, ca=True, usages=()), **changes)  # type: ignore[arg-type]  # fields by name
         return self._sign(request, _key(), parent or self.root)
 

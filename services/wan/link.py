@@ -81,7 +81,8 @@ class Link:
         self._draw_jitter = self._generator("jitter").random
         self._draw_duplicate = self._generator("duplicate").random
         self._draw_reorder = self._generator("reorder").random
-        #: Per active mode: name, corruption function, probability, draw that decides, generator for the position.
+        #: For each active corruption mode: its name, corruption function and probability; the function that draws
+        #: the number compared with the probability; and the random number generator for the position.
         self._damages = [
             (mode, damage, share, self._generator(mode).random, self._generator(f"{mode} where"))
             for mode, damage in MODES.items()

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from telemetry.metrics import Counter, Metrics
 from wan.network import Network
 
-#: Histogram bounds in seconds.  The WAN benchmark promises a median lateness of 0.5 ms and a 99th percentile of 2 ms.
+#: Histogram bounds in seconds.  The WAN benchmark requires a median lateness of at most 0.5 ms, and a 99th percentile
+#: of at most 2 ms.
 LATENESS_BUCKETS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 #: Names of the counters for packets that were discarded before entering a link, or could not be written to the device.
 DISCARDED = ("not_ipv4", "unroutable", "write_errors", "tun_dropped")

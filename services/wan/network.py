@@ -39,7 +39,7 @@ class Network:
         self.local = self._link("local", "local", LinkSettings())
         #: Packets dropped because they are not IPv4, or because an address belongs to no region.
         self.not_ipv4 = self.unroutable = 0
-        #: Drop rules for particular TCP segments; a spent rule stays in the list so that its record can be read.
+        #: Drop rules for particular TCP segments; spent rules are kept so that their dropped segments can be read.
         self.rules: list[DropRule] = []
         self._routes: dict[bytes, Link] = {}
         #: Heap of queues, ordered by the departure time of their first packet.  A link's packets normally depart in

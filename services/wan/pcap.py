@@ -13,7 +13,7 @@ from wan.errors import SettingError
 from wireformat.ip import HeaderError, decode
 from wireformat.pcap import LINKTYPE_RAW, file_header, record
 
-#: Maximum file size in bytes, about 5,500 full-size packets.  In base64, less than a tenth of the host's memory.
+#: Maximum file size in bytes: about 5,500 full-size packets.  In base64, it is under a tenth of the host's memory.
 MAX_BYTES = 8 << 20
 #: Maximum duration of one capture, in seconds.
 MAX_SECONDS = 600.0

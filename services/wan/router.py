@@ -136,7 +136,7 @@ class Router:
         return False
 
     def _write_due(self) -> int | None:
-        """Write the packets that are due; return the nanoseconds until the next is due, or None if there is none."""
+        """Write the packets that are due; return the time until the next is due (ns), or None if none is in flight."""
         network, fd, write = self.network, self._fd, os.write
         at = network.next_due()
         if at is None:
@@ -180,7 +180,7 @@ class Router:
             wait = self._write_due()
             if wait:
                 pause = min(wait, max(0, stop_at - time.monotonic_ns()))
-                time.sleep(pause / 1e9)  # until the next packet is due
+                time.sleep(pause / 1e9)  # sleeps until the next packet is due
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1

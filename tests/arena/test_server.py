@@ -60,7 +60,7 @@ def test_a_join_with_a_wrong_cookie_gets_no_answer(ports):
         sock.send(JOIN.encode())
         assert comes_true(lambda: metric(ports[1], "firstbyte_arena_refused_total") == refused + 1)
         sock.send(messages.hello())
-        assert messages.cookie_of(sock.recv(2048))  # the cookie is the first answer, so no snapshot was sent
+        assert messages.cookie_of(sock.recv(2048))  # the first message is the cookie, so no snapshot was sent
 
 
 def test_a_player_that_leaves_gets_no_more_snapshots(ports):

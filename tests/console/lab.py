@@ -22,7 +22,7 @@ from telemetry.call import call
 ROOT = Path(__file__).parents[2]
 HOSTS_FILE = ROOT / "lab/etc/hosts.toml"
 LINKS_FILE = ROOT / "lab/etc/links.toml"
-#: Round-trip times in milliseconds, as in lab/etc/links.toml.  Other pairs have 40, and pairs with the exchange 0.
+#: Round-trip times in milliseconds, as in lab/etc/links.toml.  Pairs with the exchange have 0, all others 40.
 RTT = {
     ("access", "isp"): 4, ("access", "near"): 20, ("access", "far"): 120, ("isp", "near"): 16, ("isp", "far"): 116,
     ("isp", "root-a"): 10, ("isp", "root-b"): 40, ("isp", "registry"): 20, ("near", "far"): 100,

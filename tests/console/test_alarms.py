@@ -1,4 +1,4 @@
-"""Tests for alarms: each one is a single sentence."""
+"""Tests for alarms: the message of each alarm is a single sentence."""
 
 from typing import Any
 

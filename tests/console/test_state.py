@@ -47,7 +47,7 @@ class Lab:
         self.round()
 
     def round(self, *odd: Sample | str, at: float | None = None) -> dict[str, Any]:
-        """Poll every host once; *odd* has samples to use for some hosts, or names of hosts that do not respond."""
+        """Poll every host once; *odd* has samples to use for some hosts, and names of hosts that do not respond."""
         self.at = at if at is not None else self.at + 2
         samples = {sample.host: sample for sample in odd if isinstance(sample, Sample)}
         samples |= {name: silent(name, self.at) for name in odd if isinstance(name, str)}

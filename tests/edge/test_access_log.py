@@ -1,4 +1,4 @@
-"""Tests for the access log: what its lines say about requests that the edge answers without an origin."""
+"""Tests for the access log: contents of its lines for requests that the edge answers without an origin."""
 
 from dataclasses import replace
 from typing import Any

@@ -168,7 +168,7 @@ async def test_a_connection_that_is_being_rejected_is_never_evicted(
     _, busy = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
     busy.write(GET[:10])  # an incomplete request head keeps the connection busy
     await until(lambda: all(client.quiet_since is None for client in proxy._clients))
-    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # gets its 503 only after a TLS handshake
+    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # starts no TLS handshake, so gets no 503
     await until(lambda: proxy.admission.rejected == 1)
     status, _, _ = parts(await talk(port, GET, context))
     assert status == 503

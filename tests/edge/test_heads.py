@@ -22,7 +22,7 @@ from edge.heads import (
 )
 
 TOKENS = st.text(string.ascii_lowercase + string.digits + "-_", min_size=1, max_size=10).map(str.encode)
-#: Field names, including the ones with special rules often enough that duplicates occur by chance.
+#: Strategy for field names; names with special rules are frequent enough that duplicates occur by chance.
 NAMES = TOKENS | st.sampled_from(
     [b"host", b"content-length", b"transfer-encoding", b"connection", b"x-forwarded-for", b"x-forwarded-proto",
      b"x-forwarded-tls", b"x-forwarded-port", b"x_forwarded_for", b"forwarded", b"via", b"te", b"upgrade", b"expect",

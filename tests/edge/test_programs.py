@@ -38,12 +38,14 @@ class Site:
 
     https: int
     http: int
-    #: Ports of the edge with short time-outs: for HTTP, and for its metrics.
+    #: HTTP port of the edge with short time-outs.
     hasty: int
+    #: Admin port of the edge with short time-outs, which serves its metrics.
     admin: int
     trust: Path
-    #: Process of testssl, which runs in the background because it takes longest, and the file with its findings.
+    #: Process of testssl; it runs in the background because it takes the longest. None if not installed.
     testssl: subprocess.Popen[str] | None
+    #: File with the findings of testssl.
     findings: Path
 
     @property

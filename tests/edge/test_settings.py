@@ -182,7 +182,7 @@ async def test_ten_reloads_under_load_lose_no_request(bench: Bench) -> None:
 
     clients = [asyncio.create_task(client()) for _ in range(8)]
     for number in range(10):
-        await asyncio.sleep(0.03)  # clients continue to send requests between two reloads
+        await asyncio.sleep(0.03)  # lets clients send requests between two reloads
         configured(proxy, route_targets=(origins[number % 2],), route_limits=Limits(per_target=4 + number))
     stop.set()
     await asyncio.gather(*clients)

@@ -191,7 +191,7 @@ SPECS = st.one_of(
 def requests(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
     """Return a method and header fields, except combinations for which nginx deviates from RFC 9110.
 
-    nginx evaluates both of two fields even if one overrides the other, and applies Range to HEAD.
+    nginx evaluates both fields of a pair even if one of them overrides the other, and it applies Range to HEAD.
     """
     fields: dict[str, str] = {}
     for names, values in (

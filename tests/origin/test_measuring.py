@@ -33,7 +33,7 @@ async def test_a_range_of_bytes_is_the_same_as_in_the_whole(ask: Client) -> None
 
 async def test_cpu_time_is_used_while_other_requests_are_served(ask: Client) -> None:
     burning = asyncio.create_task(ask("GET", "/cpu/300"))
-    await asyncio.sleep(0.02)  # waits until the first request uses the CPU
+    await asyncio.sleep(0.02)  # gives the first request time to start using the CPU
     began = time.perf_counter()
     assert (await ask("GET", "/items/syn")).status == 200
     assert time.perf_counter() - began < 0.25

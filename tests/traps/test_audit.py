@@ -90,7 +90,7 @@ def test_a_client_that_hangs_is_killed() -> None:
 
 
 def test_children_that_a_client_leaves_behind_do_not_count_as_hanging(tmp_path: Path) -> None:
-    """They inherit the client's standard error, and end with the client's process group."""
+    """Such children inherit the client's standard error, and are killed together with the client's process group."""
     leaving = f"sleep 600 & echo $! > {tmp_path}/child; exec true {{url}}"
     found = audited("sh", "-c", leaving, traps=(CONTROLS[0],))["good"]
     assert (found.reaction, found.took < 60) == ("accepted", True)

@@ -68,7 +68,7 @@ def test_plusminus_adds_k_to_one_word_and_subtracts_it_from_another(k) -> None:
 def test_a_random_burst_passes_the_checksum_about_once_in_65535_times() -> None:
     rng, packet = random.Random(2), tcp(bytes(64))
     damaged = [damaged_by("random", packet, rng) for _ in range(3000)]
-    # The expected number is 0.05, so more than 3 is practically impossible.
+    # On average, 0.05 of the 3,000 packets pass the checksum, so more than 3 are practically impossible.
     assert sum(is_valid(each) for each in damaged) <= 3
 
 

@@ -65,7 +65,7 @@ async def test_a_capture_has_one_hosts_frames_both_ways_and_none_of_the_admin_po
     send(b"call", port=ADMIN)
     tap.stop()
     send(b"late")
-    await asyncio.sleep(0.02)  # time for frames to arrive that must not be captured
+    await asyncio.sleep(0.02)  # allows time for the arrival of frames that must not be captured
     assert payloads(made) == [(True, b"mine"), (False, b"mine")]
     assert abs(made.frames[0].time_ns - time.time_ns()) < 5e9
     assert made.dropped == 0

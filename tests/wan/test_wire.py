@@ -219,7 +219,7 @@ def test_time_wait_answers_the_fin_when_the_last_acknowledgement_is_lost(wire: W
     assert rule["spent"]
     repeated = wire.counted("b", "Tcp", "RetransSegs")
     assert repeated > again  # the FIN was retransmitted
-    time.sleep(0.3)  # time for the acknowledgement from TIME-WAIT to arrive
+    time.sleep(0.3)  # allows time for the acknowledgement from TIME-WAIT to arrive
     settled = wire.counted("b", "Tcp", "RetransSegs")
     time.sleep(0.6)  # without an acknowledgement, the FIN would be retransmitted again within this time
     assert wire.counted("b", "Tcp", "RetransSegs") == settled
