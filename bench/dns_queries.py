@@ -162,7 +162,7 @@ def query_file(path: Path, count: int, suffix: str, *, any_case: bool) -> Path:
 
 
 def ask(server: Server, queries: Path, seconds: float, sockets: int = 4) -> dict[str, float]:
-    """Run dnsperf once, with 100 pending queries from *sockets* sockets.
+    """Run dnsperf once, with up to 100 outstanding queries from *sockets* sockets.
 
     Returns the answers per second of the server's CPU time, the answers per second, and the number of lost queries.
     """

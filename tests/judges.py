@@ -1,4 +1,4 @@
-"""Judges: independent programs that check the lab, how to install them, and the handling of missing ones.
+"""Finds and installs judges (independent programs that check the lab), and skips tests if a judge is missing.
 
 ``python -m tests.judges [PROGRAM…]`` installs missing judges as root on Debian or Ubuntu; otherwise it prints the
 missing judges and the install command.  A test that runs a judge gets its command line from `command()`, or calls

@@ -19,7 +19,7 @@ from scenarios.instruments.vantage_points import HOST, PLACES, WAYS, Evidence, V
 
 
 class LeakError(LabError):
-    """A place reads a text that it must not read, or does not have the message."""
+    """A text is readable where it must not be, or is unreadable or missing where it must be readable."""
 
     exit_code = 1
 
@@ -28,7 +28,7 @@ def encryption(args: argparse.Namespace) -> int:
     """Send a text in four ways, and show which places read it.
 
     Raises:
-        LeakError: a place reads a text that it must not read, or does not have the message.
+        LeakError: a text is readable where it must not be, or is unreadable or missing where it must be readable.
         UsageError: the text is empty or too long, or contains characters that are not allowed.
         LabError: the lab is not up, or the text did not arrive.
     """

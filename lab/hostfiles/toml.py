@@ -1,7 +1,7 @@
-"""Base class for hand-edited TOML files, whose error messages contain file name and line number.
+"""Base class for hand-edited TOML files; its error messages contain the file name and the line number.
 
-Each subclass defines the rules for one kind of file. tomllib does not record line numbers, so the line is searched for
-in the text after an error is found.
+Each subclass defines the rules for one kind of file. tomllib does not record line numbers, so after an error, the
+line is searched for in the text.
 """
 
 import re

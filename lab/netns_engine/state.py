@@ -26,7 +26,7 @@ VARIABLE, FOLDER = "FIRSTBYTE_STATE", ".state"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Identity of a process that remains unambiguous if the PID is reused."""
+    """Process identity that remains unambiguous if the PID is reused."""
 
     pid: int
     #: Start time in clock ticks since boot (proc_pid_stat(5), field 22).

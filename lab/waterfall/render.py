@@ -124,7 +124,7 @@ def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
 
 
 def _story(trace: Mapping[str, Any], width: int) -> Iterator[Text]:
-    """Yield sentences with details of a trace: DNS hops, certificate chain, the edge's connection, and the close."""
+    """Yield sentences on a trace: DNS hops, certificate chain, the edge's connection, and which end closed first."""
     details = {phase["name"]: phase.get("detail") or {} for phase in trace["phases"]}
     dns, tls, close = (details.get(name, {}) for name in ("dns", "tls", "close"))
     if dns.get("hops"):

@@ -1,4 +1,4 @@
-"""Checks of HTTP/2 frames for servers that the library h2 does not make (RFC 9113)."""
+"""HTTP/2 frame checks that the library h2 omits, for servers (RFC 9113)."""
 
 from h2.errors import ErrorCodes
 
@@ -9,15 +9,15 @@ _SETTINGS, _ACK = 0x4, 0x1
 
 
 class FrameHeaders:
-    """Check of frame headers before h2 parses the frames.
+    """Checks frame headers before h2 parses the frames.
 
-    h2 buffers an oversized frame before it rejects the frame, accepts a connection preface without SETTINGS, and
+    h2 buffers an oversized frame before rejecting it, accepts a connection preface without SETTINGS, and
     reports a wrong error code for a SETTINGS acknowledgement with a payload (RFC 9113 section 6.5).
     """
 
     def __init__(self) -> None:
-        #: Bytes missing from the current frame payload; initially those of the connection preface (RFC 9113 section
-        #: 3.4).
+        #: Number of bytes of the current frame payload that have not arrived yet; initially, the length of the
+        #: connection preface (RFC 9113 section 3.4).
         self._left = 24
         self._header = b""
         self._first = True

@@ -1,4 +1,4 @@
-"""Tests for the threat model's guarantees about every host, read from the kernel rather than from the compose file."""
+"""Tests that every host meets the threat model's guarantees, according to the kernel rather than the compose file."""
 
 import pytest
 
