@@ -13,7 +13,7 @@ from dnsmessage.errors import LocalError, NameSyntaxError
 from dnsmessage.name import Name
 from dnsmessage.tsig import ALGORITHMS, MIN_MAC, Key
 
-#: Maximum size of a key file, in bytes; it holds a few hundred keys.
+#: Maximum size of a key file, in bytes: enough for a few hundred keys.
 MAX_FILE = 64 << 10
 _COMMENT = re.compile(r'("[^"\n]*")|/\*.*?\*/|(?:#|//)[^\n]*', re.DOTALL)
 _KEY = re.compile(r'\s*key\s+("[^"\n]*"|[^\s{"]+)\s*\{([^{}]*)\}\s*;\s*')
@@ -42,7 +42,7 @@ def load_keys(path: Path) -> dict[Name, Key]:
 
 
 def parse_keys(text: str, source: str = "<text>") -> dict[Name, Key]:
-    """Return the keys in *text* by name; raise `KeyFileError` with *source* as file name if *text* is malformed."""
+    """Return the keys in *text* by name; raise `KeyFileError`, whose message names *source*, if *text* is malformed."""
     text = _COMMENT.sub(lambda match: match[1] or " ", text)
     keys: dict[Name, Key] = {}
     at = 0

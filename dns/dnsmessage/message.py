@@ -31,7 +31,7 @@ MAX_TCP = 65_535
 #: Maximum number of compression pointers followed in a row. A name has at most 127 labels, so it never needs more.
 MAX_HOPS = 127
 #: Maximum number of records in one message. The smallest useful record is an A record with a compressed owner name;
-#: 65,535 bytes hold 4,095 of them.
+#: a message of 65,535 bytes holds 4,095 of them.
 MAX_RECORDS = 4096
 #: Maximum TTL in seconds; a TTL with the top bit set counts as 0 (RFC 2181 section 8).
 MAX_TTL = 2**31 - 1
@@ -184,7 +184,7 @@ class _Reader:
         end = self.at = start + length
         if end > len(wire):
             raise RemoteError("a record is cut short")
-        if rdclass == rdtypes.IN or (rdclass == rdtypes.NONE and length):  # class NONE: UPDATE deletes the record
+        if rdclass == rdtypes.IN or (rdclass == rdtypes.NONE and length):  # class NONE: an UPDATE deletes the record
             if rdtype in _EXACT and length != _EXACT[rdtype]:
                 raise RemoteError(f"expected {_EXACT[rdtype]} bytes of {rdtypes.to_text(rdtype)}, got {length}")
             if rdtype in _LAYOUTS:
@@ -259,7 +259,7 @@ def decode_query(wire: bytes) -> Query:
 def encode_query(
     ident: int, qname: Name, qtype: int, *, recursive: bool = False, edns: bool = True, options: bytes = b""
 ) -> bytes:
-    """Encode a query of class IN, with an EDNS version 0 record and its *options* unless *edns* is False."""
+    """Encode a query of class IN; unless *edns* is False, add an OPT record (EDNS version 0) with *options*."""
     head = HEADER.pack(ident, RD if recursive else 0, 1, 0, 0, edns)
     return head + qname.wire + struct.pack("!HH", qtype, rdtypes.IN) + (encode_opt(options=options) if edns else b"")
 
@@ -380,8 +380,8 @@ def decode_part(sent: bytes, received: bytes) -> tuple[int, tuple[Record, ...]]:
 def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
     """Encode an error response to a query of at least 12 bytes that could not be decoded.
 
-    The response repeats the question if it can be parsed, and contains an OPT record if one follows the question
-    directly or *rcode* needs it. *flags* are set in addition to QR.
+    The response repeats the question if it can be parsed. It contains an OPT record if an OPT record directly follows
+    the question in the query, or if *rcode* needs more than the header's four bits. *flags* are set in addition to QR.
     """
     ident, asked = struct.unpack_from("!HH", wire)
     question, opt = b"", b""

@@ -30,7 +30,7 @@ class Name:
 
     @classmethod
     def from_labels(cls, labels: Iterable[bytes]) -> "Name":
-        """Return the name with *labels*, most specific first; raise `NameSyntaxError` if a length is invalid."""
+        """Return the name with *labels*, most specific first; raise `NameSyntaxError` if a length is out of range."""
         wire = bytearray()
         for label in labels:
             if not 0 < len(label) <= MAX_LABEL:
@@ -49,8 +49,8 @@ class Name:
         ``\.`` and ``\DDD`` are escapes. Text outside ASCII is encoded as UTF-8.
 
         Raises:
-            NameSyntaxError: a label is empty or too long, the name is over 255 bytes or no valid Unicode text, or it is
-                relative without an origin.
+            NameSyntaxError: a label is empty or too long, the name is longer than 255 bytes or is not valid Unicode, or
+                the name is relative and *origin* is None.
         """
         try:
             raw = text.encode() if isinstance(text, str) else text

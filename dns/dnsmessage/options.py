@@ -3,8 +3,8 @@
 import struct
 from enum import IntEnum
 
-#: Option codes: name server identifier (RFC 5001), cookie (RFC 7873), time-out of a TCP connection (RFC 7828), padding
-#: (RFC 7830), extended error (RFC 8914).
+#: Option codes: name server identifier (RFC 5001), cookie (RFC 7873), TCP keep-alive (RFC 7828), padding (RFC 7830),
+#: extended error (RFC 8914).
 NSID, COOKIE, KEEPALIVE, PADDING, EDE = 3, 10, 11, 12, 15
 #: Size of a client cookie, and minimum and maximum size of a cookie option with a server cookie, in bytes (RFC 7873
 #: section 4).

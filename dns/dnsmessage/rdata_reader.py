@@ -43,7 +43,7 @@ _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc",
 
 
 def from_text(rdtype: int, words: Sequence[bytes], origin: Name | None) -> bytes:
-    r"""Return the RDATA in wire format for *words* of a master file, which have no quotes but still have their escapes.
+    r"""Return the wire form of the RDATA *words* of a master file, which have no quotes but still have their escapes.
 
     Relative names are completed with *origin*.
 
@@ -210,7 +210,7 @@ def _loc(words: Sequence[bytes]) -> bytes:
 
 
 def _wks(words: Sequence[bytes], _: Name | None) -> bytes:
-    """Parse the protocol and ports of a WKS record (RFC 1035 section 3.4.2), each written as a number or name."""
+    """Parse the protocol and ports of a WKS record (RFC 1035 section 3.4.2), each written as a number or a name."""
     protocol, ports = parse.coded(words[0], 1, {b"TCP": 6, b"UDP": 17}), bytearray()
     for word in words[1:]:
         port = int.from_bytes(parse.coded(word, 2, _SERVICES), "big")
@@ -220,7 +220,7 @@ def _wks(words: Sequence[bytes], _: Name | None) -> bytes:
 
 
 def _ipseckey(words: Sequence[bytes], origin: Name | None) -> bytes:
-    """Parse IPSECKEY RDATA (RFC 4025 section 3); the gateway type says how the gateway is written."""
+    """Parse IPSECKEY RDATA (RFC 4025 section 3); the gateway type determines the format of the gateway field."""
     if len(words) < 4:
         raise RdataSyntaxError(f"expected IPSECKEY {_FORMS['ipseckey']}, got {parse.joined(words)}")
     head = bytes(parse.number(word, 255) for word in words[:3])

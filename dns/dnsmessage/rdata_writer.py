@@ -166,10 +166,10 @@ def _write_svcparams(wire: bytes, at: int) -> tuple[str, int]:
 
 
 def consistent(parameters: Mapping[int, bytes]) -> bool:
-    """Return whether the service parameters of a record, given as values by key, do not contradict each other.
+    """Return whether *parameters*, the service parameters of one record by key, do not contradict each other.
 
-    ``mandatory`` lists other parameters of the record in ascending order (RFC 9460 section 8), and ``no-default-alpn``
-    needs ``alpn`` (section 7.1.1).
+    ``mandatory`` must list other parameters of the record in ascending order (RFC 9460 section 8), and
+    ``no-default-alpn`` requires ``alpn`` (section 7.1.1).
     """
     listed = parameters.get(0, b"")
     keys = [int.from_bytes(listed[at : at + 2], "big") for at in range(0, len(listed), 2)]

@@ -49,10 +49,12 @@ class Request:
 
 
 def decode_zone(wire: bytes) -> tuple[Name, int, int]:
-    """Return name, type and class in the question of a request of at least 12 bytes, without decoding the rest.
+    """Return the name, type and class in a request's question, without decoding the rest of the request.
+
+    *wire* has at least 12 bytes.
 
     Raises:
-        RemoteError: FORMERR; the question is malformed, or the number of questions is not one.
+        RemoteError: FORMERR; the question is malformed, or there is not exactly one question.
     """
     if wire[4:6] != b"\0\1":
         raise RemoteError("expected one question")
@@ -68,10 +70,11 @@ def decode_zone(wire: bytes) -> tuple[Name, int, int]:
 
 
 def decode_request(wire: bytes, maximum: int = MAX_RECORDS) -> Request:
-    """Decode a request of at least 12 bytes, without its TSIG record.
+    """Decode a request of at least 12 bytes whose TSIG record, if any, has been removed.
 
     Raises:
-        RemoteError: FORMERR; the request is malformed, has more than *maximum* records, or not exactly one question.
+        RemoteError: FORMERR; the request is malformed, has more than *maximum* records, or does not contain exactly one
+            question.
     """
     qname, qtype, qclass = decode_zone(wire)
     ident, flags, _, *counts = HEADER.unpack_from(wire)

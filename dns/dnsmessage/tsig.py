@@ -144,9 +144,9 @@ def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
 
 
 def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
-    """Return the error response to the request *wire*; it is signed only for BADTIME and BADTRUNC.
+    """Return the error response to the request *wire*.
 
-    The rules are in RFC 8945 section 5.3.2.
+    The response is signed only for BADTIME and BADTRUNC (RFC 8945 section 5.3.2).
     """
     response = error_response(wire, error.rcode)
     asked = error.tsig
@@ -169,7 +169,7 @@ class Signer:
         self._mac, self._first = request_mac, True
 
     def sign(self, wire: bytes, now: int) -> bytes:
-        """Return the next message *wire* of the response, signed."""
+        """Sign *wire*, the next message of the response, and return the signed message."""
         tsig = Tsig(self.key.name, self.key.algorithm, now, FUDGE, original_id=int.from_bytes(wire[:2], "big"))
         covered = tsig.variables() if self._first else tsig.timers()
         signed, self._mac = _signed(wire, self.key, tsig, _prefixed(self._mac) + wire + covered)

@@ -20,7 +20,7 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class DohError(Exception):
-    """An HTTP error in place of a DNS message; *status* is the HTTP status, the message gives the reason."""
+    """The request gets an HTTP error instead of a DNS reply; *status* is the HTTP status, the message its reason."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

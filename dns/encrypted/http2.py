@@ -35,9 +35,11 @@ from wireformat.http2 import FrameHeaders
 MAX_STREAMS = 128
 #: Maximum size of a request's header fields, in bytes.
 MAX_FIELDS = 16 * 1024
-#: Maximum number of stream resets and of other frames without a request per time window, and the window in seconds.
+#: Maximum numbers of stream resets and of other frames without a request per time window, and the length of the window
+#: in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
-#: Maximum size of the rest of a request body that is read after an early error response; then the stream is reset.
+#: Maximum number of bytes of a request body that are read and discarded after an early error response; if more bytes
+#: arrive, the stream is reset.
 MAX_DISCARDED = 1 << 20
 #: Maximum number of bytes of one connection that are processed before other connections get their turn.
 TURN = 16 * 1024

@@ -4,7 +4,7 @@
     --update-policy [ZONE=]KEY[:TYPES[:NAMES]]
     --also-notify [ZONE=]HOST[:PORT][#KEY]
 
-Without ``ZONE=`` a setting holds for every zone. Without any setting no one may transfer or change a zone.
+Without ``ZONE=``, a setting applies to every zone. Without any setting, no one may transfer or change a zone.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Permission of requests signed with *key* to change records by UPDATE."""
+    """Permission for requests signed with *key* to change records by UPDATE."""
 
     #: Zone to which the setting applies; None: every zone.
     zone: Name | None
@@ -94,14 +94,14 @@ class Access:
         )
 
     def is_transferred(self, zone: Name) -> bool:
-        """Return whether any client may transfer *zone*."""
+        """Return whether at least one client is allowed to transfer *zone*."""
         return any(_for(self.readers, zone))
 
     def may_update(self, zone: Name, key: Key | None, name: Name | None = None, rdtype: int = 0) -> bool:
         """Return whether *key* may change records of type *rdtype* at *name*.
 
-        If *name* is None, return whether *key* may change any record of *zone*. The type ANY stands for all types at
-        once.
+        If *name* is None, return whether *key* may change at least some records of *zone*. The type ANY stands for all
+        types at once.
         """
         return key is not None and any(
             each.key == key.name

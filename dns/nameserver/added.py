@@ -25,7 +25,7 @@ class AddedZones:
         return dict(self._found("zone"))
 
     def secondaries(self, configured: Mapping[Name, Sequence[Primary]]) -> dict[Name, Sequence[Primary]]:
-        """Return the primaries of added secondary zones, by apex; *configured* contains those of configured zones.
+        """Return the primaries of added secondary zones, by apex; *configured* contains those of the configured zones.
 
         Raises:
             ZoneError: an added zone has the same primaries as a zone that is no longer configured.

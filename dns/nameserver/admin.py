@@ -185,7 +185,7 @@ def _body(request: Request) -> dict[str, Any]:
         raise AdminError(400, f'expected {{"name", "type", "ttl", "rdata": […]}}, got {body!r}')
     try:
         json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:  # JSON can express half a surrogate pair, which is no character
+    except UnicodeEncodeError as error:  # JSON strings can contain lone surrogates, which are not characters
         raise AdminError(400, f"expected Unicode text, got {error.object[error.start]!r}") from None
     return body
 

@@ -16,7 +16,7 @@ from nameserver.zone import RRset, Zone
 
 #: Maximum number of CNAMEs followed inside one zone for one answer; the resolver follows the rest of a longer chain.
 MAX_CHAIN = 8
-#: Reason of REFUSED, for clients that support EDNS (RFC 8914).
+#: Reason sent with REFUSED to clients that support EDNS (RFC 8914).
 NOT_HERE = "no zone of this server is at or above the name"
 #: Record types for which the addresses of the target names are added to the additional section.
 _WITH_ADDRESSES = frozenset({rdtypes.NS, rdtypes.MX, rdtypes.SRV})

@@ -24,8 +24,8 @@ _BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
 #: Record types compiled for every CNAME, even if its target has no records of the type.
 COMMON = (rdtypes.A, rdtypes.AAAA)
 _CNAME, _LADDER_KINDS = kind(rdtypes.CNAME), frozenset(map(kind, _BY_LADDER))
-#: Changes leave obsolete bodies in memory. The whole zone is recompiled when their total size exceeds the size of the
-#: compiled zone by this many bytes.
+#: Changes leave obsolete bodies in memory. The whole zone is recompiled when the total size of the obsolete bodies
+#: exceeds the size of the compiled zone by this many bytes.
 SLACK = 1 << 20
 
 
@@ -42,8 +42,8 @@ class Tail:
     #: anchor.
     pointers: tuple[int, ...]
     body: bytes
-    #: Cache of adjusted bodies by length of the question's name. Only the two negative answers use it: a zone may have
-    #: any number of cuts, and caching the bodies of all referrals would take too much memory.
+    #: Cache of adjusted bodies, by the length of the question's name. Only the two negative answers use it: a zone may
+    #: have any number of cuts, and caching the bodies of all referrals would take too much memory.
     moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
@@ -145,7 +145,7 @@ def _framed(zone: Zone, answers: Answers) -> Compiled:
 
 
 def _add(compiled: Compiled, questions: Iterable[bytes]) -> None:
-    """Compile the RRset of each of *questions*."""
+    """Precompile the RRset that answers each question in *questions*, except for names below a zone cut."""
     zone = compiled.zone
     below = _Below(zone)
     for question in questions:
@@ -234,7 +234,7 @@ def _some(content: Answer) -> Tail:
 
 
 def _stranger(zone: Zone, anchor: Name) -> Name:
-    """Return a name that does not exist, one label of one byte below *anchor*."""
+    """Return a name that does not exist in *zone*: *anchor* with one additional label of one byte."""
     return next(
         name for byte in range(256) if not zone.exists((name := Name(bytes((1, byte)) + anchor.wire)).key)
     )  # fmt: skip

@@ -72,7 +72,7 @@ class Inbound:
         self._query, self._apex, self._have, self._empty = query, apex, have, 0
         #: The SOA record that begins the stream; a second copy ends it.
         self._first: Record | None = None
-        #: Builder of a whole zone; None until the second record, and if the stream contains changes.
+        #: Builder of a whole zone; None until the second record arrives, and None if the stream contains changes.
         self._builder: ZoneBuilder | None = None
         #: The changes that have been read completely.
         self._changes: list[Change] = []

@@ -1,8 +1,8 @@
 """Journal of a zone on disk, so that a restart loses no acknowledged change.
 
-The file is a list of entries with length and checksum: one version of the zone, then every later change. A change is
-appended and synced before it is served. When the changes take more space than the zone, the file is replaced: the new
-file contains the current zone, and the latest changes as history for incremental transfers.
+The file is a list of entries, each with its length and checksum: one version of the zone, then all later changes. A
+change is appended and synced before it is served. When the changes take more space than the zone, the file is replaced:
+the new file contains the current zone, and the latest changes as history for incremental transfers.
 
 A crash may leave an incomplete entry at the end of the file. Opening the journal cuts off this entry, whose change was
 never acknowledged.
@@ -24,7 +24,8 @@ from nameserver.errors import NameServerError
 from nameserver.zone import Zone
 
 MAGIC = b"firstbyte journal 1\n"
-#: Minimum size at which a journal is replaced, in bytes; without it, journals of small zones would be rewritten often.
+#: Minimum size at which a journal is replaced, in bytes; without a minimum, journals of small zones would be rewritten
+#: often.
 SMALL = 1 << 20
 #: Header of an entry: kind, size of the content in bytes, and checksum of kind, size and content.
 _HEAD = struct.Struct("!cII")
@@ -43,7 +44,7 @@ class Stored:
     zone: Zone
     #: The changes that led to *zone*, oldest first.
     changes: list[Change] = field(default_factory=list)
-    #: `digest` of the zone in the master file when it was last read.
+    #: `digest` of the zone in the master file when the file was last read.
     file: bytes = b""
     #: Number of bytes cut off at the end of the file.
     cut: int = 0
@@ -95,7 +96,7 @@ class Journal:
     def append(self, old: Zone, change: Change, file_before: bytes, file: bytes) -> None:
         """Append *change* of the zone *old* and sync it to disk.
 
-        *file_before* and *file* are the `digest` of the zone in the master file, before and after the change.
+        *file_before* and *file* are digests (see `digest`) of the zone in the master file before and after the change.
 
         Raises:
             JournalError: the change cannot be stored; the journal is unchanged.

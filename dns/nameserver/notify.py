@@ -102,9 +102,9 @@ class Notifier:
 def targets(zone: Zone, access: Access, own: str, *, primary: bool) -> list[Target]:
     """Return the servers to notify of a change of *zone*.
 
-    These are the targets on the command line. A *primary* whose zone may be transferred also notifies the name servers
-    in the NS records, except the one named in the SOA record, at their addresses in the zone (RFC 1996 section 3.3).
-    *own* is the address of this server, which is left out.
+    These are the targets on the command line. If *primary* is True and the zone may be transferred, they also include
+    the name servers in the NS records, except the one named in the SOA record (RFC 1996 section 3.3); their addresses
+    are looked up in the zone. *own* is the address of this server, which is left out.
     """
     found = {(each.address, each.port): each for each in access.also_notify(zone.apex)}
     if primary and access.is_transferred(zone.apex):

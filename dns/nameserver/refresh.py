@@ -31,7 +31,7 @@ logger = log.get("nameserver")
 
 #: Time-out of a query over UDP in seconds, and maximum number of attempts.
 UDP_TIMEOUT, UDP_TRIES = 2.0, 2
-#: Time-outs in seconds: for connecting and for each message of a transfer; for the whole transfer.
+#: Time-out for connecting and for each message of a transfer, and time-out for the whole transfer, in seconds.
 IDLE_TIMEOUT, TRANSFER_TIMEOUT = 10.0, 600.0
 #: Maximum number of concurrent transfers, so that a restart with many zones does not overload the primaries.
 MAX_TRANSFERS = 10
@@ -40,7 +40,7 @@ COPY_SHARE = 20
 
 
 class Server(Protocol):
-    """Interface of the server that a secondary zone needs."""
+    """The part of the server's interface that a secondary zone needs."""
 
     telemetry: Telemetry
 
@@ -60,13 +60,13 @@ class Refresher:
     def __init__(
         self, core: Secondary, server: Server, keys: Mapping[Name, Key], folder: Path | None, transfers: Counter
     ) -> None:
-        """Create the task state: copies are written to *folder* unless it is None; *transfers* is a counter."""
+        """Create the refresher; copies are written to *folder* unless it is None, and *transfers* counts transfers."""
         self.core = core
         self._server, self._keys, self._clock = server, keys, server.telemetry.clock
         self._path = None if folder is None else copies.path_of(folder, core.apex)
         self._wake, self._dirty = asyncio.Event(), asyncio.Event()
         self._transfers = transfers
-        #: The failure that was logged last.
+        #: Error message that was logged last.
         self._warned = ""
         #: Serial number of the copy on disk; None if none has been read or written.
         self._saved: int | None = None
@@ -130,7 +130,11 @@ class Refresher:
         self._wake.set()
 
     def describe(self) -> dict[str, Any]:
-        """Return the state of the zone for ``GET /admin/zones``; times are in seconds from now."""
+        """Return the state of the zone for ``GET /admin/zones``.
+
+        ``confirmed_s`` is the number of seconds since a primary last confirmed the zone, ``expires_s`` the number of
+        seconds until the zone expires.
+        """
         core, now = self.core, self._clock.monotonic()
         known = core.serial is not None
         return {
@@ -330,7 +334,7 @@ class Secondaries:
     def notified(self, apex: Name, address: str, serial: int | None) -> int:
         """Pass a NOTIFY from *address* to the zone *apex*; return the rcode (RFC 1996).
 
-        *serial* is the serial number in the NOTIFY; None if there is none.
+        *serial* is the serial number in the NOTIFY; None if the NOTIFY contains none.
         """
         zone = self.zones.get(apex)
         if zone is None:

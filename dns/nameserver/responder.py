@@ -105,7 +105,7 @@ class Responder:
         return Response(encode(query, content, limit), content.rcode)
 
     def finished(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:
-        """Return the response to a plain query: opcode 0, one question of class IN, at most an OPT record.
+        """Return the response to a plain query: opcode 0, one question of class IN, no record except an OPT record.
 
         Returns None for all other queries, and for questions that have no compiled answer.
         """

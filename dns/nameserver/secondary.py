@@ -18,10 +18,11 @@ from nameserver.changes import is_newer, serial_of
 
 #: Default port of a primary.
 PORT = 53
-#: Bounds for the timers in the SOA record, in seconds: zeros must not cause a flood of queries, and every zone is
-#: checked at least every four weeks.
+#: Bounds for the timers in the SOA record, in seconds, so that timers of zero do not cause a flood of queries and every
+#: zone is checked at least every four weeks.
 SHORTEST, LONGEST = 1.0, 28 * 86_400.0
-#: Maximum fraction by which a refresh or retry is randomly early, so that many secondaries do not query at once.
+#: Maximum fraction by which the wait before a refresh or retry is randomly shortened, so that many secondaries do not
+#: query at the same time.
 JITTER = 0.25
 #: Backoff of a zone without data, in seconds: the first wait, which doubles with every failed round, and its maximum.
 FIRST_RETRY, LAST_RETRY = 0.25, 60.0
@@ -163,7 +164,10 @@ class Secondary:
         self._end_round(now + self._early(first if self.serial is None else self._retry))
 
     def notified(self, address: str, serial: int | None, now: float) -> bool:
-        """Record a NOTIFY from *address* with *serial* (None: without SOA record); return whether it is a primary."""
+        """Record a NOTIFY from *address*; return whether *address* is one of the primaries.
+
+        *serial* is the serial number in the NOTIFY; None if the NOTIFY has no SOA record.
+        """
         primary = next((each for each in self.primaries if each.address == address), None)
         if primary is None:
             return False

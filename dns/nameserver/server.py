@@ -246,7 +246,8 @@ class Server:
         """Serve a new secondary zone, transferred from the primaries of the secondary zone *like*.
 
         Raises:
-            NameServerError: *like* is not a secondary zone, the new zone is already served, or it cannot be stored.
+            NameServerError: *like* is not a secondary zone, the new zone is already served, or the new zone cannot be
+                stored.
         """
         self._check_new(apex)
         if like not in self.secondaries.zones:

@@ -21,7 +21,7 @@ class Store:
     """Journal and history of each zone."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Store journals in *folder*; if *folder* is None, changes are lost at the end of the process."""
+        """Store journals in *folder*; if *folder* is None, changes are lost when the process ends."""
         self._folder = folder
         self._journals: dict[Name, Journal] = {}
         #: Digest of the zone in each master file when the file was last read. An entry is missing while

@@ -58,11 +58,12 @@ def _encoded(zone: Zone) -> Iterator[tuple[int, bytes]]:
 
 
 def incremental(request: Request, zone: Zone, history: History, *, udp_limit: int | None = None) -> Iterator[bytes]:
-    """Yield the messages of the answer to an IXFR request, which contains the client's serial number.
+    """Yield the messages of the answer to an IXFR *request*, which contains the client's serial number.
 
     The answer is a single SOA record if the client is up to date. It is the whole zone if *history* does not reach back
-    to the client's serial number, or if the changes have more records than the zone. Over UDP, an answer larger than
-    *udp_limit* bytes is replaced by the SOA record; the client then retries over TCP (RFC 1995 section 2).
+    to the client's serial number, or if the changes have more records than the zone has RRsets. Over UDP, a whole zone,
+    or an answer larger than *udp_limit* bytes, is replaced by the SOA record; the client then retries over TCP (RFC
+    1995 section 2).
 
     Raises:
         RemoteError: FORMERR; the request has no SOA record with a serial number.
@@ -125,7 +126,7 @@ def _groups(zone: Zone) -> Iterator[list[bytes]]:
 
 
 def _several(question: bytes, packed: bytes, least: int) -> Iterator[bytes]:
-    """Yield the records of an RRset with several records; *least* is the size of the apex name, type and class."""
+    """Yield the records of an RRset with several records; *least* is the size of apex, type and class in bytes."""
     head, at = question[:-least] + _APEX + question[-4:] + packed[1:5], 5
     while at < len(packed):
         end = at + 2 + int.from_bytes(packed[at : at + 2], "big")

@@ -1,7 +1,7 @@
 """Dynamic update: prerequisites and changes of one UPDATE request (RFC 2136 section 3).
 
 `changed` returns a `Change` and does not modify the zone, so a failed update has no effect. The caller checks the
-signature before, and applies and stores the change afterwards.
+signature first, and applies and stores the change afterwards.
 """
 
 from collections.abc import Callable

@@ -17,7 +17,7 @@ MAX_ENTRIES = 100_000
 MAX_TTL = 604_800
 #: Maximum lifetime of a negative answer in seconds (RFC 2308 section 5 recommends one to three hours).
 MAX_NEGATIVE_TTL = 10_800
-#: TTL in seconds of an expired answer that is returned because its servers fail (RFC 8767 section 4 recommends 30 s).
+#: TTL in seconds of an expired answer that is returned for lack of a fresh one (RFC 8767 section 4 recommends 30 s).
 STALE_TTL = 30
 #: Pseudo record type for "the name does not exist", which covers every type (RFC 8020).
 NO_NAME = 0
@@ -128,7 +128,7 @@ class Cache:
         self._entries.pop((name.key, rdtype), None)
 
     def flush(self, name: Name | None = None) -> int:
-        """Remove all entries of *name*, or all entries if it is None; return the number removed."""
+        """Remove the entries for *name*, or all entries if *name* is None; return the number removed."""
         doomed = [key for key in self._entries if name is None or key[0] == name.key]
         for key in doomed:
             del self._entries[key]

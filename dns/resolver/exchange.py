@@ -78,7 +78,7 @@ def query(qname: Name, qtype: int, known: Known, *, edns: bool, mixed_case: bool
         qtype: the record type.
         known: statistics of the server; the first query stores a new client cookie in them.
         edns: whether to send an OPT record, with a cookie.
-        mixed_case: whether to randomise the case of the name if the server is not known to change it.
+        mixed_case: whether to randomise the case of the name, unless the server is known to change the case in replies.
     """
     option = b""
     if edns:

@@ -31,9 +31,9 @@ DEADLINE = 8.0
 #: popular name whose servers are down.
 FAILURE_TTL = 1.0
 #: Maximum number of resolutions in progress. While no server answers, each occupies about 18 KiB and one socket until
-#: `DEADLINE`. Further questions are answered SERVFAIL at once. At most half of the process's descriptors are used.
+#: `DEADLINE`. Further questions are answered with SERVFAIL at once. At most half of the process's descriptors are used.
 MAX_RESOLUTIONS = 1024
-#: Maximum number of clients that wait for a resolution, at about 5 KiB each; further clients are answered SERVFAIL.
+#: Maximum number of clients that wait for a resolution, at about 5 KiB each; further clients get SERVFAIL.
 MAX_WAITING = 4096
 #: Time in seconds after which a client gets an expired answer while name servers are still being queried: the client
 #: response timer (RFC 8767 section 5).

@@ -28,7 +28,7 @@ RTT_FACTOR = 4.0
 UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 #: Errors that mean that descriptors or buffers are exhausted.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
-#: Delay before a retry after such an error, in seconds.
+#: Delay before a retry after one of the errors in `EXHAUSTED`, in seconds.
 EXHAUSTED_RETRY = 0.02
 
 

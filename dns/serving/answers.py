@@ -40,8 +40,9 @@ class Answers:
     def __init__(self, flags: int) -> None:
         """Create an empty table; *flags* are the header flags and rcode of every answer in it."""
         self.flags = flags
-        #: Answers of at most 512 bytes. The listener applies `bytes.lower` to whole questions, so this table excludes
-        #: the few record types whose number contains the code of an ASCII letter.
+        #: Answers of at most 512 bytes. The listener applies `bytes.lower` to whole questions, including the type. The
+        #: table therefore excludes the few record types that have an ASCII letter in one of the two bytes of their
+        #: number: for example, `lower` would turn type 65 (the byte ``A``) into type 97 (the byte ``a``).
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
@@ -105,7 +106,7 @@ class Answers:
         self._lent.pop(question, None)
 
     def prepare(self, query: bytes, size: int, question: bytes, flags: bytes, dnssec_ok: bool | None) -> None:
-        """Store the whole response to *query*, so that an identical query (except for the ID) takes one look-up.
+        """Store the whole response to *query*, so that an identical query (except for the ID) takes one lookup.
 
         Args:
             query: the query without its ID, padded with zeros.
@@ -183,5 +184,5 @@ def _entry(address: int, size: int, counts: Counts) -> bytes:
 
 
 def _has_letter(end: bytes) -> bool:
-    """Return whether the type and class at the end of a question contain the code of an ASCII letter."""
+    """Return whether a byte of the type and class at the end of a question is an ASCII letter (see `entries`)."""
     return end.lower() != end.upper()

@@ -1,7 +1,7 @@
 """Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a prebuilt answer.
 
 If every query of a batch is identical to an earlier one, except for its ID, each response consists of the ID in the
-receive buffer and the response prepared for the earlier query (`Answers.prepare`). This takes one look-up per query.
+receive buffer and the response prepared for the earlier query (`Answers.prepare`). This takes one lookup per query.
 
 Otherwise, if all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all
 answers. Each response is sent from three memory areas without copying: the receive buffer (header and question), the
@@ -134,7 +134,7 @@ class Batch:
         self._queries = [struct.Struct(f"2x{SLOT - 2}s" * count).unpack_from for count in range(BATCH + 1)]
         #: Functions that read the clients' addresses, by batch size.
         self._clients = [struct.Struct("16s" * count).unpack_from for count in range(BATCH + 1)]
-        #: Functions that read the memory areas of the replies from `_replies`, by areas per reply and by batch size.
+        #: Functions that read the memory areas of the replies from `_replies`, by areas per reply and batch size.
         self._areas = {
             size: [struct.Struct(f"{16 * size}s{48 - 16 * size}x" * count).unpack_from for count in range(BATCH + 1)]
             for size in (2, 3)
@@ -281,7 +281,7 @@ class Batch:
         return self._control.view[CONTROL * i + 16 : CONTROL * i + 28].tobytes() if self._wildcard else b""
 
     def _keys(self, count: int) -> Sequence[bytes]:
-        """Return the client address of each query of a batch, on a wildcard socket with the destination address."""
+        """Return each query's client address; on a wildcard socket, the destination address is appended to it."""
         keys: tuple[bytes, ...] = self._clients[count](self._names.view)
         if not self._wildcard:
             return keys

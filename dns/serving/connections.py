@@ -21,15 +21,15 @@ Client = tuple[str, int]
 Transport = Literal["udp", "tcp", "tls", "https"]
 #: A reply; None if there is no reply. Over a connection, a reply may consist of several messages (a zone transfer).
 Reply = bytes | bytearray | Iterator[bytes] | None
-#: ``handler(query, client, transport)`` returns the reply or an awaitable of it. None drops the query; over TCP and TLS
-#: it also closes the connection.
+#: ``handler(query, client, transport)`` returns the reply or an awaitable of it. None drops the query and, over TCP
+#: and TLS, also closes the connection.
 Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
 #: Maximum number of open connections; at the limit, the connection that has been idle longest is evicted.
 MAX_CONNECTIONS = 512
 #: Maximum number of connections that are accepted before other connections and timers get their turn.
 BACKLOG = 128
-#: Errors of accept() for a lack of descriptors or memory, and the pause before the next attempt in seconds.
+#: Errors by which accept() reports a lack of descriptors or memory, and the pause in seconds before the next attempt.
 EXHAUSTED, PAUSE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}), 0.2
 #: Size of unsent replies at which the server stops reading from a connection, in bytes.
 HIGH_WATER = 1 << 16
@@ -69,7 +69,7 @@ class Connections:
         self._sock: socket.socket | None = None
         #: Tasks that create the transports of accepted sockets.
         self._starting: set[asyncio.Task[Any]] = set()
-        #: Timer that ends a pause of accepting, and whether the last attempt to accept lacked a descriptor.
+        #: Timer that ends a pause in accepting, and whether the last attempt failed for lack of a descriptor or memory.
         self._pause: asyncio.TimerHandle | None = None
         self._exhausted = False
 
@@ -101,7 +101,7 @@ class Connections:
     def _acceptable(self) -> None:
         """Accept the waiting connections; without a free descriptor, pause and leave them in the kernel's queue.
 
-        The server of asyncio would log an error with a traceback for each of 128 attempts per second.
+        The standard server of asyncio would log an error with a traceback for each of 128 attempts per second.
         """
         assert self._sock is not None  # noqa: S101 - `stop_accepting` removes this callback
         for _ in range(BACKLOG):

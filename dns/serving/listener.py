@@ -27,8 +27,8 @@ from telemetry import log
 
 logger = log.get("serving")
 
-#: Number of queries after which timers and TCP get their turn, even if more queries are waiting. Answering
-#: that many queries takes about 2 ms.
+#: Number of queries after which timers and TCP get their turn, even if more queries are waiting. Answering 512 queries
+#: takes about 2 ms.
 MAX_TURN = 512
 #: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
@@ -65,7 +65,7 @@ class Listener:
 
     @property
     def dropped(self) -> int:
-        """Number of queries without a reply because too many were pending or the socket rejected the reply."""
+        """Number of queries without a reply because too many replies were pending or the socket rejected the reply."""
         return self._overload + (self._batch.sender.dropped if self._batch is not None else 0)
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class Listener:
         assert self._batch is not None  # noqa: S101 - this callback is registered only if there is a batch
         left = MAX_TURN
         while left > 0 and (count := self._batch.turn(self._handle, self._finished)):
-            left -= count  # read again: newer queries are waiting, and an event loop turn costs more
+            left -= count  # read again at once: this costs less than another turn of the event loop
 
     def _readable(self) -> None:
         """Answer the waiting UDP queries one at a time, on systems without the batched calls."""
@@ -141,7 +141,7 @@ def show(address: tuple[str, int]) -> str:
 
 
 def _local(ancillary: list[tuple[int, int, bytes]]) -> bytes:
-    """Return the address that received a datagram, as `send_later` needs it; empty if the kernel did not report it."""
+    """Return the address that received a datagram, in the form that `send_later` takes; empty if it is not known."""
     for level, kind, data in ancillary:
         if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
             return bytes(4) + data[4:]
@@ -230,7 +230,7 @@ def _socket(host: str, kind: socket.SocketKind, *, shared: bool) -> socket.socke
 def reserve(endpoint: tuple[str, int]) -> tuple[str, int]:
     """Return *endpoint* with port 0 replaced by a free port, for several processes that share the port.
 
-    The port must not be in use: otherwise, the processes would receive a part of another server's queries.
+    The port must not be in use: otherwise, the processes would receive some of another server's queries.
 
     Raises:
         OSError: the address is in use or does not belong to this host.

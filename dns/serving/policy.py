@@ -88,7 +88,7 @@ class Policy:
 
     @property
     def per_query(self) -> bool:
-        """Whether the policy must see every query, so that the listener must not send prebuilt answers."""
+        """Whether the policy must see every query; if so, the listener must not send prebuilt answers by itself."""
         return bool(self.settings.allow or self._limit)
 
     def guard(self, handler: Handler) -> Handler:
@@ -205,7 +205,7 @@ def _kind(reply: bytes | bytearray, question: bytes) -> bytes:
 
 
 def _opt_at(reply: bytes | bytearray) -> int:
-    """Return the offset of the OPT record at the end of one of our responses; its length if there is none."""
+    """Return the offset of the OPT record at the end of our response *reply*; `len(reply)` if there is none."""
     start = encode_opt()[:5]
     at = reply.rfind(start, HEADER.size)
     while at >= 0 and at + 11 + int.from_bytes(reply[at + 9 : at + 11], "big") != len(reply):

@@ -1,4 +1,4 @@
-"""Settings of `serving.policy`, and the command line arguments from which both servers take them."""
+"""Settings of `serving.policy`, and the command-line arguments that set them for both servers."""
 
 import argparse
 import ipaddress

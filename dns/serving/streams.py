@@ -22,7 +22,7 @@ class Stream(Connection):
 
     def __init__(self, service: Connections) -> None:
         super().__init__(service)
-        #: Received bytes of an incomplete message, and the number of bytes needed to continue with it.
+        #: Received bytes of an incomplete message, and the size at which the buffer is parsed again, in bytes.
         self._buffer, self._needed = bytearray(), 2
         self._waiting = False
 

@@ -53,7 +53,7 @@ async def listening(
         at: IP address and port.
         certificates: the TLS context; None to do nothing.
         handler: called on the event loop for each query.
-        telemetry: health page, which shows the certificate.
+        telemetry: telemetry of the server; its health page shows the certificate.
         shared: whether other processes may listen on the same port (SO_REUSEPORT).
         announce: whether to print the address.
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from stub.errors import StubError
 from stub.message import Answer
 
-#: Maximum number of cached answers; the least recently used one is evicted.
+#: Maximum number of cached answers; at the limit, the least recently used one is evicted.
 MAX_ENTRIES = 10_000
 
 Key = tuple[str, str]
 
 
 class Cache:
-    """Cached answers and negative answers by name and type."""
+    """Positive and negative answers, by name and type."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()
@@ -52,7 +52,7 @@ class Cache:
             self._entries.popitem(last=False)
 
     def flush(self, name: str | None = None) -> int:
-        """Remove the entries of *name*, or all entries if it is None; return the number removed."""
+        """Remove the entries for *name*, or all entries if *name* is None; return the number removed."""
         before = len(self._entries)
         if name is None:
             self._entries.clear()

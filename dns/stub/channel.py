@@ -31,7 +31,7 @@ class Channel:
         self._tls = None
         if transport.context is not None:
             self._tls = TlsConnection(transport.context, transport.name or server)
-        #: Whether TLS has failed; then only the TLS alert is still sent.
+        #: Whether TLS has failed; after a failure, only the TLS alert is still sent.
         self._failed = False
         self._out, self._in = bytearray(), bytearray()
         #: Queries without a reply, by ID.

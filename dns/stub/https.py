@@ -48,7 +48,7 @@ class HttpsChannel(Channel):
         self._requests: dict[int, _Request] = {}
 
     def submit(self, wire: bytes) -> int:
-        """Queue a query, replacing its ID by 0 (RFC 8484 section 4.1); return the number that identifies its reply."""
+        """Queue a query with its ID set to 0 (RFC 8484 section 4.1); return the number that identifies the reply."""
         self._next += 1
         self._waiting.append(_Request(self._next, bytes(2) + wire[2:]))
         self._start()

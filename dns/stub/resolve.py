@@ -26,7 +26,7 @@ from telemetry.clock import Clock
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
-#: How long the stub queries a server over UDP after TLS has failed, if the transport falls back, in seconds.
+#: If the transport falls back to UDP: how long, in seconds, a server is queried over UDP after TLS to it has failed.
 PLAIN_FOR = 60.0
 _random = random.SystemRandom()
 
@@ -78,7 +78,7 @@ class _Base:
         return f"<{type(self).__name__} servers={self.servers} {self.cache!r}>"
 
     def flush(self, name: str | None = None) -> int:
-        """Remove the cached answers of *name*, or all if it is None; return the number removed."""
+        """Remove the cached answers for *name*, or all answers if *name* is None; return the number removed."""
         return self.cache.flush(name)
 
     def known(self, name: str, rdtype: str = "A") -> Answer | None:

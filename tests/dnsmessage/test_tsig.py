@@ -75,8 +75,7 @@ def test_a_stream_from_us_is_accepted_by_dnspython_and_by_our_verifier() -> None
 def stream_with_gaps(gaps: list[int]) -> tuple[bytes, list[bytes]]:
     """Return a request's MAC and a transfer that answers the request.
 
-    After a signed first message, the transfer has, for each number in *gaps*, that many unsigned messages and then a
-    signed one.
+    The first message is signed. For each number in *gaps*, that many unsigned messages and one signed message follow.
     """
     _, mac = tsig.sign(SENT, KEY, NOW)
     signer, wires = Signer(KEY, mac), []

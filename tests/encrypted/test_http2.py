@@ -34,7 +34,7 @@ POST = [*get(method="POST")[:3], (":path", "/dns-query"), ("content-type", "appl
 
 
 class Client:
-    """An HTTP/2 client connection; `responses` holds fields and body by stream; `ended` the complete streams."""
+    """An HTTP/2 client connection; `fields` and `bodies` are keyed by stream, `ended` holds the completed streams."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer

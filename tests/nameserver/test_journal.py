@@ -267,7 +267,7 @@ async def test_kill_in_the_middle_of_updates_loses_none_that_was_acknowledged(tm
         with process(tmp_path, port) as server:
             sender = asyncio.create_task(asyncio.to_thread(send_until_killed, round_))
             before = len(acknowledged)
-            while len(acknowledged) < before + 20 + 7 * round_:  # noqa: ASYNC110 - polls: a thread fills the list
+            while len(acknowledged) < before + 20 + 7 * round_:  # noqa: ASYNC110 - polls: a thread appends to the list and signals no event
                 await asyncio.sleep(0.01)  # poll interval; more updates are in flight when the server is killed
             server.send_signal(signal.SIGKILL)
             await sender

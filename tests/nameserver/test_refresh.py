@@ -205,7 +205,7 @@ async def test_a_transfer_that_a_primary_does_not_allow_says_why(
 
 
 def transferring(*records: str, cut: int = 0) -> Callable[..., Awaitable[None]]:
-    """Return a handler that answers a transfer with *records*, without the last *cut* bytes, then closes."""
+    """Return a handler that answers a transfer with *records*, without the last *cut* bytes, then disconnects."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):

@@ -37,7 +37,7 @@ ZONES = {
 
 
 class Internet:
-    """The name servers by address; a test can override the replies of each server."""
+    """The name servers by address; a test can override the replies of any server."""
 
     def __init__(self) -> None:
         self.port = 0

@@ -176,7 +176,7 @@ async def test_a_server_that_wants_its_cookie_gets_it(server: Server, internet: 
         assert len(lines(await ask(server, qname))) == 1
     assert seen == [("udp", False), ("udp", True), ("udp", True)]
     assert known(server, "cookies")
-    internet.override.clear()  # the server was replaced by one without cookies
+    internet.override.clear()  # simulate a new server at this address that does not support cookies
     await ask(server, "nobody.example.com.")
     await ask(server, "self.example.com.")
     assert [transport for address, transport in internet.asked if address == EXAMPLE][3:] == ["udp", "tcp", "udp"]

@@ -424,7 +424,7 @@ async def test_clients_beyond_the_maximum_that_wait_for_one_question_are_answere
     replies = [handled(server, "a.example.") for _ in range(2)]
     waiting = [asyncio.ensure_future(reply) for reply in replies if isinstance(reply, Awaitable)]
     assert len(waiting) == 2
-    await asyncio.sleep(0)  # lets both tasks start to wait
+    await asyncio.sleep(0)  # let both tasks start waiting
     assert isinstance(handled(server, "a.example."), bytes)
     await asyncio.gather(*waiting)
     later = handled(server, "b.example.")

@@ -122,7 +122,7 @@ async def test_a_connection_with_many_pending_answers_is_read_no_further(monkeyp
     reader, writer = await asyncio.open_connection(*listener.address)
     try:
         writer.write(b"".join(b"\0\1" + bytes([i]) for i in range(10)))
-        await asyncio.sleep(0.05)  # long enough for a fourth query, which must not be read
+        await asyncio.sleep(0.05)  # time in which the server would read a fourth query; it must not
         assert len(asked) == 3
         gate.set()
         assert len(await asyncio.wait_for(reader.readexactly(30), 1.0)) == 30
@@ -136,7 +136,7 @@ async def test_closing_the_listener_ends_connections_with_pending_answers() -> N
     listener = await serving.start(("127.0.0.1", 0), lambda q, c, t: asyncio.sleep(60))
     reader, writer = await asyncio.open_connection(*listener.address)
     writer.write(b"\0\1x")
-    await asyncio.sleep(0.05)  # until the handler has the query, whose answer never comes
+    await asyncio.sleep(0.05)  # time for the query to reach the handler, which never answers
     async with asyncio.timeout(3):
         await listener.close()
         assert await reader.read() == b""

@@ -58,7 +58,7 @@ class Running:
 
 def _open_files(pid: int) -> set[str]:
     try:
-        return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH115, PTH208 - link targets such as socket:[1]
+        return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH115, PTH208 - the link targets, such as socket:[1], are not paths
     except OSError:  # the process has exited meanwhile
         return set()
 

@@ -33,7 +33,7 @@ def honest(wire: bytes) -> bytes:
 
 
 class Site:
-    """A name server over UDP, TCP and TLS that records its queries."""
+    """A name server over UDP, TCP and TLS that records the queries it receives."""
 
     def __init__(self, papers: Papers) -> None:
         self.papers = papers
