@@ -139,7 +139,7 @@ def url(path: Path) -> str:
 
 
 def _title(name: str, verdict: Verdict, result: Result) -> str:
-    """Return the title line for a run: its verdict, what the control removes (if it is one), and the claim."""
+    """Return the title line for a run: its verdict, its claim and, for a control, what the control removes."""
     control = f" (control: {escape(result.control)})" if result.control else ""
     return f"[bold]{name}: {_words(verdict, result.control)}[/]{control}  {escape(result.claim)}"
 
