@@ -74,7 +74,7 @@ def _key(name: str, body: str, source: str) -> Key:
 
 
 def _algorithm(text: str) -> tuple[Name, int]:
-    """Return the algorithm's name and the length of its MACs in bytes; ``hmac-sha256-128`` means 16 bytes."""
+    """Return the algorithm's name and the length of its MACs in bytes: 16 for ``hmac-sha256-128``."""
     match = re.fullmatch(r"(hmac-[a-z0-9]+)-([0-9]{1,3})", text)
     text, bits = (match[1], int(match[2])) if match else (text, 0)
     algorithm = Name.from_text(_SHORT.get(text, text) + ".")

@@ -38,7 +38,7 @@ class Announcer:
         return f"<Announcer {self._core!r}>"
 
     def changed(self, zone: Zone, *, primary: bool) -> None:
-        """Announce the serial number of *zone*; if *primary*, also to the name servers in its NS records."""
+        """Announce the serial number of *zone*; if *primary* is True, also to the servers in its NS records."""
         soa = Record(zone.apex, rdtypes.SOA, zone.soa.ttl, zone.soa.rdata[0])
         self._core.changed(soa, targets(zone, self._access, self._address, primary=primary), self._clock.monotonic())
         self._schedule()

@@ -83,7 +83,7 @@ def answer(zone: Zone, qname: Name, qtype: int) -> Answer:
                 return Answer(NOERROR, True, anchor, (*chain, _owned(found, name)), (), extra)
             chain.append(_owned(alias, name))
             following = Name(alias.rdata[0])
-        assert following is not None  # noqa: S101 - every branch above sets it or returns
+        assert following is not None  # noqa: S101 - every branch above sets `following` or returns
         if not following.is_below(zone.apex) or len(chain) >= MAX_CHAIN or following in seen:
             return Answer(NOERROR, True, anchor, tuple(chain))
         seen.add(following)

@@ -124,7 +124,7 @@ class Journal:
         return self._size > max(SMALL, 2 * self._base)
 
     def replace(self, zone: Zone, changes: Iterable[Change]) -> None:
-        """Replace the file by a new one with *zone* and the latest *changes*, whose result is *zone*.
+        """Replace the file with a new one that contains *zone* and the latest *changes*, which led to *zone*.
 
         Raises:
             JournalError: the new file cannot be written; the journal is unchanged.
@@ -193,7 +193,7 @@ class Journal:
 
 
 def digest(zone: Zone) -> bytes:
-    """Return a hash of the records of *zone*; it depends on the order in which they were read."""
+    """Return a hash of the records of *zone*; the hash depends on the order in which the records were read."""
     found = hashlib.blake2b(digest_size=16)
     for question, packed in zone.rrsets.items():
         found.update(question + packed)

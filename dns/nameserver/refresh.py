@@ -102,7 +102,7 @@ class Refresher:
                 self._report()
                 match self.core.next(self._clock.monotonic()):
                     case Wait(until):
-                        # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
+                        # Not `asyncio.wait_for`, which can swallow a cancellation in Python 3.11.
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(until - self._clock.monotonic()):
                                 await self._wake.wait()

@@ -50,7 +50,7 @@ class Requests:
     def respond(
         self, wire: bytes, client: str, clock: Callable[[], float], *, udp: bool
     ) -> Outcome | Awaitable[Outcome] | None:
-        """Return the reply to *wire*; None if it is shorter than a header or is not a request.
+        """Return the reply to *wire*; None if *wire* is shorter than a header or is not a request.
 
         *clock* returns the seconds since 1970; each message of a transfer is signed with the time at which it is made.
         """
@@ -145,7 +145,7 @@ class Requests:
 
     @staticmethod
     def _qtype(wire: bytes) -> int:
-        """Return the type in the question; 0 if it cannot be found."""
+        """Return the record type in the question; 0 if the message ends before the type."""
         at = HEADER.size
         while at < len(wire) and wire[at]:
             at += 1 + wire[at]

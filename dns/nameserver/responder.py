@@ -1,4 +1,4 @@
-"""Turn queries into responses: use a prebuilt answer if there is one, `nameserver.answer` if not.
+"""Turn queries into responses: use a prebuilt answer if there is one, otherwise `nameserver.answer`.
 
 This module uses no sockets and reads no clock.
 """

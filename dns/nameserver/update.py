@@ -176,7 +176,7 @@ def _check(zone: Zone, entry: Entry) -> None:
 
 
 def _permit(draft: _Draft, entry: Entry, permitted: Permitted) -> None:
-    """Check the permission for one update; deleting all RRsets of a name needs permission for each of their types."""
+    """Check permission for one update; deleting all RRsets of a name requires permission for each of their types."""
     types = [entry.rdtype]
     if entry.rdtype == _ANY:
         types = [each for each in draft.node(entry.name) if not (entry.name == draft.zone.apex and each in _KEPT)]

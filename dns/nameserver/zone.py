@@ -154,7 +154,7 @@ class Zone:
         return None if found is None else unpack(found, rdtypes.NS, self.rrsets[found.key + _NS])
 
     def find_dname(self, name: Name) -> RRset | None:
-        """Return the DNAME RRset of the closest ancestor of *name* that has one (RFC 6672 section 3.2)."""
+        """Return the DNAME RRset of the closest ancestor of *name* that has a DNAME record (RFC 6672 section 3.2)."""
         while self.dnames and len(name.key) > len(self.apex.key):
             name = name.parent()
             if name.key in self.dnames:

@@ -33,7 +33,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A query as sent, its question in the original case, and the cookie that the reply must contain."""
+    """A query as sent, the query with its name in the original case, and the cookie that the reply must contain."""
 
     wire: bytes
     plain: bytes

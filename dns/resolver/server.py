@@ -395,7 +395,7 @@ class Server:
             trail.rcode = "SERVFAIL"
             while self._failures and (first := next(iter(self._failures))) and self._failures[first][0] <= began:
                 del self._failures[first]
-            self._failures.pop(key, None)  # so that the failures stay in order of expiry
+            self._failures.pop(key, None)  # remove an older failure, so that the failures stay in order of expiry
             self._failures[key] = self._now() + FAILURE_TTL, outcome
         else:
             trail.rcode = rcode_to_text(outcome.rcode)

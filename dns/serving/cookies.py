@@ -1,4 +1,4 @@
-"""Stateless server cookies, by which a client shows that its source address is real (RFC 7873, RFC 9018).
+"""Stateless server cookies, which show that a client's source address is not forged (RFC 7873, RFC 9018).
 
 The caller passes the time, in seconds since 1970.
 """

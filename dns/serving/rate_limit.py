@@ -12,7 +12,7 @@ from enum import Enum
 IPV4_PREFIX, IPV6_PREFIX = 24, 56
 #: Maximum time without queries after which a limited network receives responses again, in seconds.
 WINDOW = 15.0
-#: Maximum number of token buckets, at about 200 bytes each. The least recently used one is evicted.
+#: Maximum number of token buckets, at about 200 bytes each. At the limit, the least recently used bucket is evicted.
 MAX_BUCKETS = 50_000
 
 

@@ -238,7 +238,9 @@ async def run(*command: str, text: str) -> tuple[int, str]:
 async def test_nsupdate_changes_a_zone_with_the_right_key_only(tmp_path: Path, client: str) -> None:
     judges.require(client)
     (tmp_path / "key").write_text(KEY)
-    good = ["-k", str(tmp_path / "key")] if client == "nsupdate" else ["-y", DIG_KEY]  # Knot reads no BIND key files
+    good = (
+        ["-k", str(tmp_path / "key")] if client == "nsupdate" else ["-y", DIG_KEY]
+    )  # knsupdate cannot read BIND's key files
     wrong = ["-y", DIG_KEY.replace("dGhl", "AAAA")]
     lines = "zone example.\nupdate add _acme-challenge.w.example. 5 TXT token\nsend\n"
     policy = Access(KEYS, (), (access.writer("transfer:TXT:_acme-challenge.*"),))

@@ -24,7 +24,9 @@ def test_the_nearest_is_asked_first_but_for_a_minute_after_three_timeouts() -> N
     assert order(servers, 1.0) == order(servers, 0.9 + COOLDOWN) == [FAR, NEAR]
     assert order(servers, 1.0 + COOLDOWN) == [NEAR, FAR]
     assert servers.timed_out(NEAR, 1.0 + COOLDOWN)  # the probe times out, so the server is ejected again for a minute
-    assert not servers.timed_out(NEAR, 2.0 + COOLDOWN)  # another query was already in flight
+    assert not servers.timed_out(
+        NEAR, 2.0 + COOLDOWN
+    )  # a second query was already in flight; its time-out is not reported
     assert order(servers, 1.9 + 2 * COOLDOWN) == [FAR, NEAR]
     assert repr(servers) == "<Servers known=2 unresponsive=1>"
 

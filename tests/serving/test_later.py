@@ -16,7 +16,7 @@ QUERY = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\1a\0\0\1\0\1"
 
 
 async def late(wire: bytes) -> bytes:
-    await asyncio.sleep(0)  # gives other tasks one turn
+    await asyncio.sleep(0)  # give other tasks one turn
     return wire
 
 

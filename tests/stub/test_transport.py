@@ -204,7 +204,7 @@ async def test_opportunistic_tls_falls_back_to_udp(papers: Papers) -> None:
     stub, blocking = stubs([site.listener.address], transport=transport, timeout=1.0)
     site.answer = lambda wire: honest(wire) if site.asked[-1][0] == "udp" else None
     try:
-        for i in (1, 2):  # the listener does not support TLS
+        for i in (1, 2):  # for both queries, TLS fails because the listener does not support it
             assert (await stub.resolve(f"h{i}.example")).transport == "udp"
             assert (await asyncio.to_thread(blocking.resolve, f"h{i}.example")).transport == "udp"
         assert {name for name, _ in site.asked} <= {"udp", "tcp"}
