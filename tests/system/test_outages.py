@@ -44,7 +44,7 @@ COSTS = {"edge": {"https"}, "resolver": {"dns"}}
 #: separate tests.
 IN_TURN = (
     "ns1", "catalog-1", "root-a", "edge", "tld-test", "catalog-3", "resolver", "news", "root-b", "catalog-2",
-    "ns2", "edge-far", "tld-com", "client", "ns-news", "ca",
+    "ns2", "edge-far", "tld-com", "client", "ns-news", "arena", "ca",
 )  # fmt: skip
 
 
