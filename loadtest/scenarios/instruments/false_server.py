@@ -127,7 +127,8 @@ def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str
     command += ["--tls", f"{tls[0]}:{tls[1]}", "--cert", str(pair), "--key", str(pair), "--log-level", "error"]
     # Without the lab's environment variables: they would make the name server open the admin port of this host.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FIRSTBYTE_")}
-    with subprocess.Popen(command, env=environment) as child:
+    # Its standard output announces its ports; ours is for the result.
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as child:
         try:
             end = time.monotonic() + STARTS
             while not (_answers(name, plain) and _accepts(tls)):
