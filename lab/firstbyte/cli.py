@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from firstbyte import arguments, terminal
-from monitor import command as monitor
+from firstbyte.pki_arguments import add_pki
 from planner.inputs import INPUTS, option
-from telemetry import add_arguments
 
 #: Same values as `runtime.RUNTIMES`, repeated here so that start-up does not import that package.
 RUNTIMES = ("docker", "netns")
 SHELLS = ("bash", "zsh", "fish")
-#: `REASONS` lists the same values as `firstbyte.certificates.REASONS`, and `KEYS` the same as `renewal.material.KEYS`.
-REASONS = (
-    "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation", "privilegeWithdrawn",
-)  # fmt: skip
-KEYS = ("ecdsa-p256", "rsa-2048")
 #: Same values as `planner.settings.FORMATS`.
 FORMATS = ("nginx", "haproxy", "envoy", "sysctl")
 EXIT_CODES = """\
@@ -112,7 +106,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
     _everywhere(root)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _plan, _audit, _results, _own):
+    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _plan, _audit, _results, add_pki, _own):
         add(lambda *words, **options: _command(commands, *words, **options))
     # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
@@ -449,112 +443,6 @@ def _results(add: Add) -> None:
         metavar="RUN",
         help="verify the signed manifest of a drill's run, and list its checks with the requirements that they concern",
     )
-    pki = add(
-        "pki",
-        "operate the certificate authority",
-        "pki root > root.pem",
-        "pki list --json",
-        "pki show www.example.com",
-        "pki request test.example.com > pair.pem",
-        "pki verify-log",
-        "pki rotate intermediate --all",
-        "pki recall --all --spread 30 --url https://ca.example.com/recall",
-        "pki watch --once",
-        "pki watch www.example.org:443 --interval 3600",
-    )
-    verbs = "root|list|show|request|renew|revoke|rotate|verify-log|watch|recall"
-    kinds = pki.add_subparsers(dest="kind", required=True, metavar=verbs)
-    root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
-    root.set_defaults(parser=root)
-    listed = kinds.add_parser("list", help="certificates that are valid now")
-    listed.set_defaults(parser=listed)
-    listed.add_argument("--json", action="store_true", help="everything that the CA knows of each, as JSON")
-    _certificates(kinds)
-    recall = kinds.add_parser(
-        "recall", help="ask clients to replace certificates now; without a selection, show recalls"
-    )
-    recall.set_defaults(parser=recall)
-    which = recall.add_mutually_exclusive_group()
-    which.add_argument(
-        "serial",
-        nargs="*",
-        default=[],
-        metavar="SERIAL|NAME",
-        help="serial number, its start, or a name in a certificate",
-    )
-    which.add_argument("--issuer", metavar="KEY-ID", help="all certificates of this issuing CA")
-    which.add_argument("--all", action="store_true", help="all certificates")
-    which.add_argument("--end", action="store_true", help="end all recalls")
-    recall.add_argument(
-        "--in", dest="start_in", type=arguments.wait, metavar="SECONDS", help="until the window begins (0)"
-    )
-    recall.add_argument("--spread", type=arguments.wait, metavar="SECONDS", help="width of the window (60)")
-    recall.add_argument("--url", help="page that explains the recall, sent to clients")
-    recall.add_argument("--json", action="store_true", help="recalls and their progress as JSON")
-    rotate = kinds.add_parser(
-        "rotate",
-        help="show the state of a rotation; with a kind: perform its next step, unless a host is not ready for it",
-    )
-    rotate.set_defaults(parser=rotate)
-    rotate.add_argument("what", nargs="?", choices=["intermediate", "root"], help="what to replace")
-    rotate.add_argument("--all", action="store_true", help="perform all steps, one after the other")
-    rotate.add_argument("--force", action="store_true", help="perform the step even if hosts are not ready")
-    rotate.add_argument(
-        "--timeout",
-        type=arguments.limit,
-        default=60.0,
-        metavar="SECONDS",
-        help="wait for the hosts, 1 to 600 (default %(default)g)",
-    )
-    rotate.add_argument("--json", action="store_true", help="state, hosts and steps, as JSON")
-    verify = kinds.add_parser(
-        "verify-log",
-        help="verify the issuance log, and compare the CA's store and TLS servers with it; exit code 1: it names the "
-        "first bad entry, or certificates that are not in the log",
-    )
-    verify.set_defaults(parser=verify)
-    verify.add_argument(
-        "server",
-        nargs="*",
-        type=arguments.server,
-        metavar="HOST:PORT",
-        help="TLS servers to compare (default: both edges)",
-    )
-    verify.add_argument("--json", action="store_true", help="entries, damage, serial numbers and servers, as JSON")
-    watch = kinds.add_parser(
-        "watch",
-        help="monitor TLS endpoints with two independent probers (default: all of the lab); exit codes: 1 an alarm is "
-        "active, 4 a check could not be made",
-    )
-    watch.set_defaults(parser=watch)
-    monitor.add_flags(watch)
-    watch.add_argument("--lab", action="store_true", help="monitor from inside the lab, with its resolver and roots")
-    add_arguments(watch)
-
-
-def _certificates(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the subcommands of ``pki`` for individual certificates."""
-    for name, text, words in (
-        ("show", "everything about a certificate", "SERIAL|NAME"),
-        ("revoke", "revoke a certificate", "SERIAL|NAME"),
-    ):
-        verb = kinds.add_parser(name, help=text)
-        verb.add_argument("certificate", metavar=words, help="serial number, its start, or a name in the certificate")
-        if name == "revoke":
-            verb.add_argument("--reason", choices=REASONS, default=REASONS[0], help="default %(default)s")
-        verb.set_defaults(parser=verb)
-        verb.add_argument("--json", action="store_true")
-    renew = kinds.add_parser("renew", help="make hosts renew their certificates now")
-    renew.add_argument("host", nargs="+", metavar="HOST")
-    request = kinds.add_parser(
-        "request", help="obtain a certificate by dns-01, and print its new private key and its chain"
-    )
-    request.add_argument("name", nargs="+", metavar="NAME", help="DNS name in a zone of the lab; *.NAME is a wildcard")
-    request.add_argument("--key", choices=KEYS, default=KEYS[0], help="type of the key (default %(default)s)")
-    request.add_argument("--profile", default="", metavar="NAME", help="certificate profile (default: the CA's)")
-    for verb in (renew, request):
-        verb.set_defaults(parser=verb)
-        verb.add_argument("--json", action="store_true")
 
 
 def _own(add: Add) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from firstbyte import certificates, cli
+from firstbyte import certificates, cli, pki_arguments
 from firstbyte.cli import main, parse
 from firstbyte.dispatch import COMMANDS
 from renewal.material import KEYS
@@ -80,8 +80,8 @@ def test_help_lists_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[
 
 def test_runtimes_are_those_of_the_lab() -> None:
     assert cli.RUNTIMES == RUNTIMES
-    assert list(cli.REASONS) == list(certificates.REASONS)
-    assert cli.KEYS == KEYS
+    assert list(pki_arguments.REASONS) == list(certificates.REASONS)
+    assert pki_arguments.KEYS == KEYS
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
