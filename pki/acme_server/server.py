@@ -1,7 +1,6 @@
 """The CA's ACME server over HTTPS (RFC 8555), with one handler per resource and shared request validation."""
 
 import datetime as dt
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
@@ -16,12 +15,14 @@ from acme_server.group_commit import GroupCommit
 from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
 from acme_server.names import is_wildcard
+from acme_server.nonces import Nonces
 from acme_server.orders import Orders, check_names, check_ready, find_certificate, offered
 from acme_server.problems import Problem
 from acme_server.publication import Publications
 from acme_server.rate_limit import RateLimit
 from acme_server.recall import Recalls
 from acme_server.redirects import Ports
+from acme_server.renewal_info import ask_again, window
 from acme_server.revocation import Revocation
 from acme_server.validations import Validations
 from authority import (
@@ -46,16 +47,6 @@ logger = log.get("acme_server")
 
 #: Maximum request body, in bytes; a request with an RSA key and a CSR for fifty names is smaller than 20 kB.
 MAX_BODY = 64 * 1024
-#: Maximum number of unused nonces.  Above this limit the oldest nonce is discarded; a client that uses it receives
-#: badNonce and retries.
-MAX_NONCES = 20_000
-#: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
-#: following the suggestion does not shorten the time for which a certificate is used.
-SUGGESTED = (2 / 3, 2 / 3 + 0.04)
-#: Duration of the suggested renewal window after a change of the issuing CA, as a fraction of the leaf's lifetime.
-MOVING = 0.1
-#: Minimum Retry-After in responses with renewal information, in seconds.
-MIN_ASK_AGAIN = 5
 #: Maximum number of orders on one page of an account's list of orders (RFC 8555 section 7.1.2.1).
 PAGE = 100
 #: Retry-After in responses while the store is busy or its disk is full, in seconds.
@@ -99,25 +90,6 @@ class _Call:
     now: float
 
 
-@dataclass(slots=True)
-class _Nonces:
-    """Unused anti-replay nonces, each accepted once (RFC 8555 section 6.5)."""
-
-    good: dict[str, None] = field(default_factory=dict)
-
-    def new(self) -> str:
-        nonce = secrets.token_urlsafe(16)
-        self.good[nonce] = None
-        if len(self.good) > MAX_NONCES:
-            del self.good[next(iter(self.good))]
-        return nonce
-
-    def use(self, nonce: str) -> None:
-        if nonce not in self.good:
-            raise problems.bad_nonce("this nonce is unknown or already used: retry with the nonce in this response")
-        del self.good[nonce]
-
-
 class AcmeServer:
     """The CA's ACME server: HTTP handlers, pending validations and faults."""
 
@@ -144,7 +116,7 @@ class AcmeServer:
         self.recalls = Recalls(telemetry, store)
         #: Time of the last change of the issuing CA, in seconds since the epoch; 0 if the CA never changed.
         self._switched = 0.0
-        self._nonces = _Nonces()
+        self._nonces = Nonces()
         metrics = telemetry.metrics
         self._requests = metrics.counter(
             "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
@@ -475,32 +447,21 @@ class AcmeServer:
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Reply with the suggested renewal window (RFC 9773).
-
-        The window is at two thirds of the certificate's lifetime.  For a certificate of the previous issuing CA, the
-        window begins when the CA changed.  A recall can replace this window with an earlier one.  For a revoked
-        certificate, the window is in the past.
-        """
+        """Reply with the suggested renewal window (RFC 9773)."""
         found = find_certificate(self.store, request.match_info["id"])
         if found is None:
             raise problems.not_found("expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
-        life = found.not_after - found.issued
-        start, end = (found.issued + share * life for share in SUGGESTED)
-        if found.issuer not in {"", self.issuer.key_id.hex()} and self._switched:
-            start, end = self._switched, self._switched + MOVING * life
-        body: dict[str, Any] = {}
-        if (recall := self.recalls.of(found)) is not None and recall.start < start:
-            start, end = recall.start, recall.end
-            body |= {"explanationURL": recall.url} if recall.url else {}
-        if found.revoked is not None:
-            start, end = found.revoked - 1, found.revoked
-        after = _retry_after(max(MIN_ASK_AGAIN, int(life / 20)))
+        previous = found.issuer not in {"", self.issuer.key_id.hex()}
+        start, end, url = window(found, self._switched or None if previous else None, self.recalls.of(found))
+        after = _retry_after(ask_again(found))
         bent = injection.renewal_window(self.telemetry.faults, start, end)
         if isinstance(bent, dict):
             return web.json_response(bent, headers=after)
         start, end = bent or (start, end)
-        window = {"start": _rfc3339(start), "end": _rfc3339(end)}
-        return web.json_response({"suggestedWindow": window, **body}, headers=after)
+        body: dict[str, Any] = {"suggestedWindow": {"start": _rfc3339(start), "end": _rfc3339(end)}}
+        if url:
+            body["explanationURL"] = url
+        return web.json_response(body, headers=after)
 
 
 def _problem(problem: Problem) -> web.Response:
