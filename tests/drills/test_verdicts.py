@@ -1,74 +1,29 @@
-"""Tests for the verdicts of drills on synthetic runs: a good run passes, and each defect fails its own check."""
+"""Tests for the verdicts of drills on renewal: a good synthetic run passes, and each defect fails its own check."""
 
-import re
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drills import DRILLS, blind_monitor, broken_material, ca_outage, client_auth_gone, clock_skew
-from drills.blind_monitor import BlindMonitor
+from drills import broken_material, ca_outage, clock_skew
 from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
-from drills.client_auth_gone import ClientAuthGone
 from drills.clock_skew import ClockSkew
 from drills.enrolment import Enrolment
-from drills.leaf_compromise import Incident, LeafCompromise
 from drills.leaf_expiry import LeafExpiry
-from drills.lifetimes import Scale
-from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths, Tried
+from drills.paths import NEW, PATHS, Paths, Tried
 from drills.rehearsal import HOST, Rehearsal
 from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
-from drills.revoke_client import RevokeClient, Revoked
 from drills.watch import Alarm, Held
 from drills.year import Year
-from experiments import Experiment, Result, Run, Verdict, parameters
-from experiments.undo_log import UndoLog
-from generator import Request
+from experiments import Run, Verdict, parameters
 from monitor.openssl import Probe
-from tests.experiments.lab import MemoryLab
+from tests.drills.synthetic import EPOCH, Ways, break_requests, prepared, stage, verdict
 from tests.peers import Papers, papers
 
 __all__ = ["papers"]
-
-#: Start of each synthetic run, in seconds since the epoch.
-EPOCH = time.time()
-
-
-def prepared(kind: type[Experiment[Any]], tmp_path: Path, **given: object) -> tuple[Experiment[Any], Run]:
-    chosen = parameters.bind(kind.settings, quick=True, given=[f"{k}={v}" for k, v in given.items()])
-    result = Result(kind.name, kind.claim, {}, control_fails=kind.control.fails)
-    experiment = kind(chosen)
-    result.prediction = dict(experiment.predict())
-    return experiment, Run(MemoryLab(), result, UndoLog(tmp_path))
-
-
-def stage(run: Run, seconds: float, rate: float, hosts: tuple[str, ...] = (HOST,)) -> Rehearsal:
-    """Return a synthetic `Rehearsal` in which every request and every probe succeeds, with a latency of 20 ms."""
-    made = Rehearsal(run, rate, hosts)
-    made.epoch = EPOCH
-    for number in range(int(seconds * rate)):
-        at = number / rate
-        kind = "fresh" if number % 2 else "pooled"
-        made.requests.append(Request(at, kind, at + 0.0001, at + 0.02, serial="0a"))
-    made.lag.add(0.0001)
-    made.prober.probes.extend(Probe(at / 2, "", "0a") for at in range(int(seconds * 2)))
-    return made
-
-
-def break_requests(made: Rehearsal, begin: float, end: float, error: str, kind: str = "fresh") -> None:
-    for each in made.requests:
-        if each.kind == kind and begin <= each.sent < end:
-            each.error = error
-
-
-def verdict(run: Run, experiment: Experiment[Any]) -> tuple[Verdict, set[str]]:
-    experiment.conclude(run)
-    return run.result.verdict, {c.name for c in run.result.checks if not c.ok}
 
 
 # --- D1 leaf-expiry ---------------------------------------------------------------------------------------------------
@@ -78,7 +33,7 @@ def leaf_expiry(tmp_path: Path) -> tuple[LeafExpiry, Run, Rehearsal, Paths]:
     experiment, run = prepared(LeafExpiry, tmp_path, rate=20)
     assert isinstance(experiment, LeafExpiry)
     made = experiment.stage = stage(run, 26, 20)
-    ways = experiment.ways = _Ways()
+    ways = experiment.ways = Ways()
     experiment.issued, experiment.off, experiment.end, experiment.allowed, experiment.renewed = (
         1.0,
         4.0,
@@ -96,11 +51,6 @@ def leaf_expiry(tmp_path: Path) -> tuple[LeafExpiry, Run, Rehearsal, Paths]:
             bad = path == NEW and 13.0 <= at / 2 < 19.4
             ways.tried.append(Tried(at / 2, path, "certificate has expired" if bad else ""))
     return experiment, run, made, ways
-
-
-class _Ways(Paths):
-    def __init__(self) -> None:
-        self.tried, self.every = [], 0.1
 
 
 def silently_accepted(made: Rehearsal) -> None:
@@ -237,55 +187,6 @@ def test_ca_outage(tmp_path: Path, change: Callable[[CaOutage], object], failed:
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
 
 
-# --- D11 revoke-client ------------------------------------------------------------------------------------------------
-
-
-def revoked(at: float, *, refused_after: float | None = 2.0) -> Revoked:
-    """Return a synthetic client that is revoked at *at* and refused *refused_after* seconds later (never if None)."""
-    one = Revoked(_Ways(), "ab", at, at + 7.0, "certificate revoked")
-    for number in range(80):
-        moment = at - 1.0 + number / 10
-        bad = refused_after is not None and moment > at + refused_after
-        one.ways.tried += [Tried(moment, path, "status 403 Forbidden" if bad else "") for path in PATHS]
-    return one
-
-
-def accepted_again_on(path: str) -> Callable[[RevokeClient], None]:
-    return lambda e: e.revoked[0].ways.tried.append(Tried(e.revoked[0].at + 6.5, path, ""))
-
-
-@pytest.mark.parametrize(
-    ("change", "failed"),
-    [
-        (lambda _: None, set()),
-        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
-        (lambda e: e.revoked.append(revoked(20.0, refused_after=None)), {f"exposure, {path}" for path in PATHS}),
-        (accepted_again_on(POOLED), {f"exposure, {POOLED}"}),
-        (accepted_again_on(RESUMED), {f"exposure, {RESUMED}"}),
-        (lambda e: e.revoked[0].ways.tried.insert(12, Tried(6.0, NEW, "reset")), {"refused with status 403"}),
-        (lambda e: setattr(e.revoked[0], "judged", "good"), {"OpenSSL with the CRL agrees"}),
-    ],
-    ids=["good", "lost", "never-refused", "pooled-goes-on", "resumed-goes-on", "another-reason", "not-in-the-CRL"],
-)
-def test_revoke_client(tmp_path: Path, change: Callable[[RevokeClient], object], failed: set[str]) -> None:
-    experiment, run = prepared(RevokeClient, tmp_path, rate=20)
-    assert isinstance(experiment, RevokeClient)
-    experiment.stage = stage(run, 30, 20)
-    experiment.began, experiment.ended = 4.0, 28.0
-    experiment.revoked = [revoked(5.0), revoked(12.0, refused_after=4.5)]
-    change(experiment)
-    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
-
-
-def test_a_client_that_is_refused_before_its_revocation_makes_the_run_invalid(tmp_path: Path) -> None:
-    experiment, run = prepared(RevokeClient, tmp_path, rate=20)
-    assert isinstance(experiment, RevokeClient)
-    experiment.stage = stage(run, 30, 20)
-    experiment.began, experiment.ended = 4.0, 28.0
-    experiment.revoked = [revoked(5.0, refused_after=-0.5)]
-    assert verdict(run, experiment)[0] is Verdict.INVALID
-
-
 # --- D14 clock-skew ---------------------------------------------------------------------------------------------------
 
 
@@ -365,93 +266,6 @@ def _forget(experiment: Year, host: str, after: int) -> None:
         made.watch.held.remove(each)
 
 
-# --- D16 blind-monitor ------------------------------------------------------------------------------------------------
-
-
-def alarm(at: float, about: str, check: str, receiver: str = "pager-2") -> blind_monitor.Received:
-    body = {"kind": "alarm", "about": about, "check": check}
-    return blind_monitor.Received(at, receiver, body, at - 0.2)
-
-
-SITE = "site.example.com:443"
-
-
-@pytest.mark.parametrize(
-    ("change", "failed"),
-    [
-        (lambda _: None, set()),
-        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
-        (lambda e: e.received.pop(0), {"noticed: unlisted certificate"}),
-        (lambda e: e.received.pop(1), {"noticed: no resolver"}),
-        (lambda e: e.received.pop(2), {"noticed: no resolver"}),
-        (lambda e: e.received.append(replace(e.received.pop(), at=29.0)), {"noticed: dead monitor"}),
-        (lambda e: e.received.insert(0, alarm(3.0, SITE, "chain")), {"no alarm before the faults"}),
-    ],
-    ids=["good", "lost", "inventory", "fault-not-named", "overdue-not-named", "too-late", "false-alarm"],
-)
-def test_blind_monitor(tmp_path: Path, change: Callable[[BlindMonitor], object], failed: set[str]) -> None:
-    experiment, run = prepared(BlindMonitor, tmp_path, rate=20)
-    assert isinstance(experiment, BlindMonitor)
-    experiment.stage = stage(run, 32, 20)
-    experiment.began, experiment.ended = 4.0, 30.0
-    experiment.received += [alarm(5.0, "forgotten.example.com", "inventory")]
-    named = {"unlisted certificate": ("forgotten.example.com", "inventory"), "no resolver": (SITE, "connection"),
-             "no channel": ("pager", "channel"), "dead monitor": ("monitor-1", "heartbeat")}  # fmt: skip
-    for number, fault in enumerate(blind_monitor.FAULTS):
-        begin = 4.0 + 6 * number
-        not_after = begin + 5.5 if number else None
-        experiment.faults.append(blind_monitor.Fault(fault, begin, begin + 6.0, named[fault], not_after))
-        if number:
-            experiment.received += [alarm(begin + 1.0, *named[fault]), alarm(begin + 4.0, SITE, "expiry")]
-    change(experiment)
-    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
-
-
-# --- D18 client-auth-gone ---------------------------------------------------------------------------------------------
-
-
-def accept(experiment: ClientAuthGone) -> None:
-    edge = experiment.renewals[0]
-    edge.errors.clear()
-    edge.kept = False
-
-
-@pytest.mark.parametrize(
-    ("change", "failed"),
-    [
-        (lambda _: None, set()),
-        (lambda e: break_requests(e.stage, 9, 9.2, "status 502"), {"requests lost"}),
-        (accept, {"refused before use", "the old certificate stays in use"}),
-        (lambda e: e.renewals[1].errors.append(e.renewals[1].errors.pop().replace("purpose", "name")),
-            {"refused before use"}),
-        (lambda e: setattr(e.renewals[0], "alarmed", False), {"alarm after 2 failures"}),
-        (lambda e: setattr(e.renewals[2], "kept", True), {"hosts that are servers only renew"}),
-        (lambda e: e.stage.watch.alarms.append(Alarm(12.0, HOST, "renewal: 2 failures")),
-            {"the alarm ends with the fault"}),
-    ],
-    ids=["good", "lost", "accepted", "another-reason", "silent", "server-kept", "still-ringing"],
-)  # fmt: skip
-def test_client_auth_gone(tmp_path: Path, change: Callable[[ClientAuthGone], object], failed: set[str]) -> None:
-    experiment, run = prepared(ClientAuthGone, tmp_path, rate=20)
-    assert isinstance(experiment, ClientAuthGone)
-    experiment.stage = stage(run, 15, 20, ClientAuthGone.hosts)
-    experiment.began, experiment.ended, experiment.usages = 4.0, 13.0, ["serverAuth"]
-    for host in ClientAuthGone.hosts:
-        client = host in client_auth_gone.CLIENTS
-        errors = ["a server says: unsuitable certificate purpose"] * 2 if client else []
-        experiment.renewals.append(client_auth_gone.Renewed(host, 5.0, 6.0, errors, kept=client, alarmed=client))
-    change(experiment)
-    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
-
-
-def test_a_ca_that_still_issues_client_certificates_makes_the_run_invalid(tmp_path: Path) -> None:
-    experiment, run = prepared(ClientAuthGone, tmp_path, rate=20)
-    assert isinstance(experiment, ClientAuthGone)
-    experiment.stage = stage(run, 15, 20, ClientAuthGone.hosts)
-    experiment.began, experiment.ended, experiment.usages = 4.0, 13.0, ["clientAuth", "serverAuth"]
-    assert verdict(run, experiment)[0] is Verdict.INVALID
-
-
 # --- D9 renewal-storm -------------------------------------------------------------------------------------------------
 
 
@@ -495,85 +309,3 @@ def test_renewals_of_the_fleet_are_due_within_the_window_that_begins_now(
     due = [host.lifecycle.next_renewal - EPOCH for host in experiment.fleet]
     assert -0.5 <= min(due) <= max(due) <= experiment.window + 0.5
     assert (max(due) - min(due) > 0.8 * experiment.window) is not negative
-
-
-# --- D12 leaf-compromise ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "failed"),
-    [
-        (lambda _: None, set()),
-        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
-        (lambda e: e.incidents[0].partner[0].tried.append(Tried(9.0, NEW, "status 403")),
-            {"requests of the partner lost"}),
-        (lambda e: e.incidents[0].attacker.tried.append(Tried(15.5, RESUMED, "")),
-            {f"exposure to the attacker, {RESUMED}"}),
-        (lambda e: e.incidents[0].revoked.discard("b"), {"all certificates with the key revoked"}),
-        (lambda e: e.incidents[0].judged.pop(), {"all certificates with the key revoked"}),
-        (lambda e: setattr(e.incidents[0], "refusal", ""), {"the stolen key is not certified again"}),
-    ],
-    ids=["good", "lost", "partner-refused", "attacker-accepted", "second-certificate", "OpenSSL", "certified-again"],
-)  # fmt: skip
-def test_leaf_compromise(tmp_path: Path, change: Callable[[LeafCompromise], object], failed: set[str]) -> None:
-    experiment, run = prepared(LeafCompromise, tmp_path, rate=20)
-    assert isinstance(experiment, LeafCompromise)
-    experiment.stage = stage(run, 20, 20)
-    experiment.began, experiment.ended = 4.0, 18.0
-    attacker, partner = revoked(8.0).ways, _Ways()
-    partner.tried += [Tried(5.0 + n, path, "") for n in range(10) for path in PATHS]
-    refusal = "https://ca.example.com/finalize: 400 badCSR: revoked for key compromise"
-    words = ["certificate revoked"] * 2
-    incident = Incident(attacker, [partner], 8.0, {"a", "b"}, {"a", "b"}, refusal, words)
-    experiment.incidents.append(incident)
-    change(experiment)
-    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
-
-
-# --- all drills -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])
-def test_a_drill_has_its_texts_and_a_control_that_fails(kind: type[Experiment[Any]]) -> None:
-    for text in (kind.claim, kind.says, kind.source, kind.production, kind.control.without):
-        assert text
-    assert kind.control.fails
-    full, quick = (kind(parameters.bind(kind.settings, quick=each)).duration() for each in (False, True))
-    assert quick <= full <= 300
-    assert kind(parameters.bind(kind.settings, quick=True)).predict()
-
-
-@pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])
-def test_each_drill_has_a_page_that_opens_with_a_question_and_answers_its_exercises(
-    kind: type[Experiment[Any]],
-) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "drills" / f"{kind.name}.md").read_text(encoding="utf-8")
-    title, opening, *_ = page.split("\n\n")
-    assert title.startswith(f"# {kind.name}: ")
-    assert re.match(r"\*\*[^*]+\?\*\* .+", opening)
-    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
-    assert headings == ["Theory", "How it is measured", "Measured", "Control", "In production", "Exercises"]
-    exercises, _, answers = page.partition("## Exercises")[2].partition("<details><summary>Answers</summary>")
-    numbers = [re.findall(r"^(\d)\. ", part, re.MULTILINE) for part in (exercises, answers)]
-    assert numbers == [["1", "2", "3"]] * 2
-
-
-def test_all_drills_quick_take_less_than_ten_minutes() -> None:
-    took = sum(kind(parameters.bind(kind.settings, quick=True)).duration() + 3 for kind in DRILLS)
-    assert took < 600
-
-
-@pytest.mark.parametrize(
-    ("life", "days", "seconds"),
-    [(12.0, 47.0, 12.0), (12.0, 1.0, 0.2553), (120.0, 23.5, 60.0)],
-    ids=["life", "day", "half"],
-)
-def test_a_scale_maps_days_to_seconds_and_back(life: float, days: float, seconds: float) -> None:
-    scale = Scale(life)
-    assert scale.seconds(days) == pytest.approx(seconds, rel=1e-3)
-    assert scale.days(scale.seconds(days)) == pytest.approx(days)
-    assert scale.backdate >= 1.0
-
-
-def test_the_paths_are_those_of_the_catalogue() -> None:
-    assert PATHS == (NEW, POOLED, RESUMED)
