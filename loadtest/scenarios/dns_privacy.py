@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, Undo, parameter
 from hostfiles.layout import TRUST_ANCHOR
-from scenarios.instruments.dns_clients import PORTS, Observed, client
+from scenarios.instruments.dns_clients import PORTS, Client, Observed
 from scenarios.instruments.round_trips import check_slope
 from scenarios.instruments.subject import CLIENTS, find
 from theory import privacy
@@ -166,7 +167,7 @@ class DnsPrivacy(Experiment[Parameters]):
         if self.negative and transport == "dot":
             transport = "tcp"
         taken = []
-        with client(transport, self.address, self.p.resolver, TRUST_ANCHOR, pads=pads) as asking:
+        with closing(Client(transport, self.address, self.p.resolver, TRUST_ANCHOR, pads=pads)) as asking:
             for name in names:
                 began = time.perf_counter()
                 asking.ask(name, rdtype)

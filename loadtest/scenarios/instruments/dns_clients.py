@@ -1,43 +1,27 @@
-"""Blocking DNS clients for UDP, TCP, TLS and HTTPS with a common interface, and an observer of their traffic."""
+"""A DNS client over UDP, TCP, TLS or HTTPS, and an observer of its traffic."""
 
-import contextlib
-import socket
-import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, Self
-
-import h2.config
-import h2.connection
-import h2.events
 
 from scenarios.instruments.connection import TIMEOUT
-from stub import TCP, UDP, Stub, strict
-from stub.message import interpret, parse, query
-from stub.transport import BLOCK
+from stub import TCP, UDP, Stub, https, strict
 from theory.privacy import Transport
 from wireformat import ip
 
 #: Ports of the resolver, by transport.
 PORTS: dict[Transport, int] = {"udp": 53, "tcp": 53, "dot": 853, "doh": 443}
+UNENCRYPTED = {"udp": UDP, "tcp": TCP}
 
 
-class Client(Protocol):
-    """A DNS client that sends all queries on one connection until `close` is called."""
-
-    def ask(self, name: str, rdtype: str = "A") -> tuple[str, ...]:
-        """Return the records of *name* from the resolver; the client does not cache the answer."""
-
-    def close(self) -> None:
-        """Close the connection."""
-
-
-class StubClient:
-    """The lab's stub resolver, without its cache."""
+class Client:
+    """The lab's stub resolver without its cache; it sends all queries on one connection until `close` is called."""
 
     def __init__(self, transport: Transport, address: str, name: str, trust: Path, *, pads: bool = True) -> None:
         """Create a client of the resolver at *address*; *name* is the name that its certificate must contain."""
-        kind = {"udp": UDP, "tcp": TCP}.get(transport) or strict(name, trust, pads=pads)
+        if transport in UNENCRYPTED:
+            kind = UNENCRYPTED[transport]
+        else:
+            kind = (https if transport == "doh" else strict)(name, trust, pads=pads)
         self._stub = Stub([(address, PORTS[transport])], TIMEOUT, 1, transport=kind)
 
     def ask(self, name: str, rdtype: str = "A") -> tuple[str, ...]:
@@ -48,80 +32,6 @@ class StubClient:
     def close(self) -> None:
         """Close the connection."""
         self._stub.close()
-
-
-class HttpsClient:
-    """DNS over HTTPS with HTTP/2 (RFC 8484), one POST request for each query."""
-
-    def __init__(self, address: str, name: str, trust: Path) -> None:
-        """Connect on the first query; *name* is the name that the resolver's certificate must contain."""
-        self._address, self._name, self._trust = address, name, trust
-        self._sock: ssl.SSLSocket | None = None
-
-    def _connect(self) -> ssl.SSLSocket:
-        context = ssl.create_default_context(cafile=self._trust)
-        context.set_alpn_protocols(["h2"])
-        plain = socket.create_connection((self._address, PORTS["doh"]), TIMEOUT)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            sock = context.wrap_socket(plain, server_hostname=self._name)
-        except BaseException:
-            plain.close()
-            raise
-        self._http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        self._http.initiate_connection()
-        return sock
-
-    def ask(self, name: str, rdtype: str = "A") -> tuple[str, ...]:
-        """Return the records of *name*.
-
-        Raises:
-            StubError: there are no records.
-            OSError: the connection failed or ended, or the resolver's certificate is not valid (`ssl.SSLError`).
-        """
-        if self._sock is None:
-            self._sock = self._connect()
-        wire = query(0, name, rdtype, BLOCK)
-        stream = self._http.get_next_available_stream_id()
-        head = {
-            ":method": "POST", ":scheme": "https", ":authority": self._name, ":path": "/dns-query",
-            "content-type": "application/dns-message", "accept": "application/dns-message",
-        }  # fmt: skip
-        self._http.send_headers(stream, list(head.items()))
-        self._http.send_data(stream, wire, end_stream=True)
-        body, ended = b"", False
-        while not ended:
-            self._sock.sendall(self._http.data_to_send())
-            data = self._sock.recv(65_536)
-            if not data:
-                raise ConnectionError("the server closed the connection")
-            for event in self._http.receive_data(data):
-                if isinstance(event, h2.events.DataReceived):
-                    self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                    body += event.data
-                ended |= isinstance(event, h2.events.StreamEnded)
-        return interpret(parse(wire, body), name, rdtype)[0]
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def client(
-    transport: Transport, address: str, name: str, trust: Path, *, pads: bool = True
-) -> "contextlib.closing[Client]":
-    """Return a client over *transport*; it closes its connection at the end of a ``with`` block."""
-    if transport == "doh":
-        return contextlib.closing(HttpsClient(address, name, trust))
-    return contextlib.closing(StubClient(transport, address, name, trust, pads=pads))
 
 
 class Observed:
