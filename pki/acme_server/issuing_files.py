@@ -1,9 +1,10 @@
 """The CA's issuing certificates and keys on disk; rotations add, replace and delete these files while the CA runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from authority import Issuer, load_issuer
-from authority.keys import ACTIVE, active_number, issuing_numbers
+from authority.keys import ACTIVE, active_number, issuing_numbers, retired_file
 
 
 class IssuingFiles:
@@ -40,6 +41,22 @@ class IssuingFiles:
         issuers = {number: load_issuer(self._folder, self._passphrase_file, number) for number in numbers}
         self._seen, self.issuers, self.active = seen, issuers, active
         return True
+
+    def remove_retired(self, needed: Callable[[Issuer], bool]) -> None:
+        """Delete the files of each retired issuing CA that is no longer *needed*; `reload` then stops its publication.
+
+        The certificate is deleted before the key, and the mark last, so that a removal that was killed is repeated and
+        the remaining files can always be loaded.
+
+        Raises:
+            StoreError: *needed* cannot read the store.
+        """
+        for mark in self._folder.glob("issuing*.retired"):
+            number = next((each for each in self.issuers if retired_file(self._folder, each) == mark), None)
+            if number == self.active or (number is not None and needed(self.issuers[number])):
+                continue
+            for file in (mark.with_suffix(".pem"), mark.with_suffix(".key.pem"), mark):
+                file.unlink(missing_ok=True)
 
     def _stamp(self) -> object:
         """Return name, modification time and inode number of each file; any change to the files changes this value."""

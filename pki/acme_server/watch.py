@@ -13,7 +13,7 @@ from acme_server.issuing_files import IssuingFiles
 from acme_server.log_watch import LogWatch
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, logger
-from authority import AuthorityError, StoreError
+from authority import AuthorityError, Issuer, StoreError
 
 #: Interval between checks, in seconds.  It is short because drills change the clock and the faults at any time.
 INTERVAL = 0.1
@@ -91,9 +91,15 @@ class Watch:
             self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
 
     def follow_issuing(self) -> None:
-        """Reload the issuing CAs' files if they changed, and renew the server's own certificate with the new CA."""
+        """Reload the issuing CAs' files if they changed, and renew the server's own certificate with a new CA.
+
+        Retired issuing CAs whose last leaf has expired are removed.
+        """
+        if self._issuing is None:
+            return
         try:
-            if self._issuing is None or not self._issuing.reload():
+            self._issuing.remove_retired(self._has_leaves)
+            if not self._issuing.reload():
                 return
             before = self._server.issuer.key_id
             self._server.use(self._issuing.signing, self._issuing.issuers.values())
@@ -103,6 +109,10 @@ class Watch:
             self._server.telemetry.health.set("issuing files", ok=False, detail=str(error))
         else:
             self._server.telemetry.health.set("issuing files", ok=True)
+
+    def _has_leaves(self, issuer: Issuer) -> bool:
+        """Return whether a leaf of *issuer* has not expired yet, so that its revocation data is still needed."""
+        return self._server.store.last_expiry(issuer.key_id.hex()) > self._server.telemetry.clock.time()
 
     async def _refuse(self) -> None:
         faults = self._server.telemetry.faults

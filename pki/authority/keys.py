@@ -65,6 +65,11 @@ def issuing_numbers(folder: Path) -> list[int]:
     return sorted(int(match[1] or 1) for match in found if match)
 
 
+def retired_file(folder: Path, number: int) -> Path:
+    """Return the path of the file whose existence marks the issuing CA *number* as retired."""
+    return issuing_files(folder, number)[0].with_suffix(".retired")
+
+
 def active_number(folder: Path) -> int:
     """Return the number of the issuing CA that signs new leaves.
 

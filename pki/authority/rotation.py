@@ -8,7 +8,9 @@ are ready for the next step; `firstbyte pki rotate` does.
     trust-both    the trust bundle contains the old and the new root      (only for a new root)
     sign-new      the new issuing CA signs all future leaves
     trust-new     the trust bundle contains the new root only            (only for a new root)
-    retire        the private keys of the old issuing CA (and root) are deleted
+    retire        the private key of the old root is deleted; the old issuing CA is marked as retired
+
+A retired issuing CA signs nothing but revocation data.  The CA server deletes its files when its last leaf has expired.
 """
 
 import json
@@ -20,7 +22,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from authority.errors import AuthorityError
 from authority.issuance import Issuer, issue_cross, issue_intermediate, issue_root
-from authority.keys import ACTIVE, issuing_files, load_certificate, load_private_key, new_key, private_key_pem
+from authority.keys import (
+    ACTIVE,
+    issuing_files,
+    load_certificate,
+    load_private_key,
+    new_key,
+    private_key_pem,
+    retired_file,
+)
 from authority.transcript import Transcript
 from hostfiles.atomic import atomic_write
 
@@ -185,11 +195,9 @@ class Rotation:
         atomic_write(file, load_certificate(file).public_bytes(Encoding.PEM))
 
     def _retire(self, old: State) -> None:
-        files = list(issuing_files(self.ca, old.issuer))
+        atomic_write(retired_file(self.ca, old.issuer), b"")
         if old.kind == "root":
-            files.append(root_files(self.root, old.root)[1])
-        for file in files:
-            file.unlink(missing_ok=True)
+            root_files(self.root, old.root)[1].unlink(missing_ok=True)
 
 
 def trust_bundle(version: int, roots: list[x509.Certificate]) -> bytes:

@@ -432,6 +432,18 @@ class Store:
             rows = self._db.execute(query, (after, issuer)).fetchall()
         return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
 
+    def last_expiry(self, issuer: str) -> float:
+        """Return the time at which the last certificate of one issuer expires, in seconds since the epoch; 0 if none.
+
+        Args:
+            issuer: key identifier of the issuer, in hexadecimal.
+        """
+        self.commit()
+        with _errors("the CA's store"):
+            query = "SELECT coalesce(max(not_after), 0) FROM certificate WHERE issuer = ?"
+            (found,) = self._db.execute(query, (issuer,)).fetchone()
+        return float(found)
+
     # --- recalls ----------------------------------------------------------------------------------------------------
 
     def recalls(self) -> list[Recall]:

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, Rule, renewal_time, retry_delay
+from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, Rule, renewal_time, requested_delay, retry_delay
 
 #: Interval between polls of the CA's renewal information if it does not send Retry-After, in seconds (RFC 9773 section
 #: 4.3.3: 6 h).
@@ -116,14 +116,16 @@ class Lifecycle:
         """
         self.failures, self.last_error = self.failures + 1, error
         lifetime = self.held.not_after - self.held.issued if self.held else 60.0
-        pause = max(retry_delay(self.failures, max(lifetime, 0.0), self._rng), _bounded(retry_after))
+        requested = requested_delay(retry_after, self._rng)
+        pause = max(retry_delay(self.failures, max(lifetime, 0.0), self._rng), requested)
         self.next_renewal = now + pause
-        self._next_poll = max(self._next_poll, now + _bounded(retry_after))  # Retry-After applies to polls, too
+        self._next_poll = max(self._next_poll, now + requested)  # Retry-After applies to polls, too
         return pause
 
     def first_attempt_delay(self, retry_after: float | None = None) -> float:
         """Return the delay until the next attempt to obtain the first certificate, in seconds."""
-        return max(min(LAST_ATTEMPT, FIRST_ATTEMPT * 2.0 ** min(self.failures, 8)), _bounded(retry_after))
+        delay = min(LAST_ATTEMPT, FIRST_ATTEMPT * 2.0 ** min(self.failures, 8))
+        return max(delay, requested_delay(retry_after, self._rng))
 
     def informed(self, info: RenewalInfo, serial: str, ahead: float = 0.0) -> bool:
         """Schedule the renewal at a random time in the CA's suggested window, if that is before the scheduled time.
@@ -177,7 +179,3 @@ class Lifecycle:
             self.due = self.next_renewal = renewal_time(
                 self.held.issued, self.held.not_after, self._rng, self.rule.renew_at, self.rule.scale
             )
-
-
-def _bounded(retry_after: float | None) -> float:
-    return 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER)

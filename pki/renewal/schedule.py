@@ -18,6 +18,8 @@ RETRIES = (60.0, 600.0, 6000.0, 86400.0)
 NOMINAL = 90 * 86400.0
 #: Minimum delay between retries, in seconds, even for short lifetimes, so that retries do not overload a failing CA.
 MIN_RETRY = 1.0
+#: Maximum factor by which a delay before a retry is randomly extended.
+RETRY_SPREAD = 1.25
 #: Maximum number of doublings of the delay, which prevents overflow: an outage of hours causes thousands of failures.
 MAX_DOUBLINGS = 10
 #: Maximum Retry-After that is honoured, in seconds (the same limit as in RFC 9773 section 4.3.2).
@@ -96,7 +98,16 @@ def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
     # For a short lifetime all scaled delays are below a second, so use exponential back-off instead.
     doubled = MIN_RETRY * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
-    return max(step, min(doubled, lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
+    return max(step, min(doubled, lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, RETRY_SPREAD)
+
+
+def requested_delay(retry_after: float | None, rng: random.Random) -> float:
+    """Return the delay in seconds for a Retry-After (in seconds, limited to `MAX_RETRY_AFTER`); 0 if there is none.
+
+    The delay is up to a quarter longer than requested, so that clients that were refused together do not return
+    together.
+    """
+    return 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER) * rng.uniform(1.0, RETRY_SPREAD)
 
 
 def overdue(due: float, lifetime: float) -> float:

@@ -72,7 +72,7 @@ async def test_a_leaf_of_a_new_root_has_a_chain_to_each_root(
     issuing.verify_directly_issued_by(roots[1])
 
 
-async def test_each_issuer_publishes_until_it_is_retired(
+async def test_each_issuer_publishes_until_it_is_retired_and_its_last_leaf_has_expired(
     lab: Lab, browser: Browser, rotation: Rotation, watch: Watch
 ) -> None:
     await browser.register()
@@ -93,8 +93,14 @@ async def test_each_issuer_publishes_until_it_is_retired(
         assert crl.get_revoked_certificate_by_serial_number(mine.serial_number) is not None
         assert crl.get_revoked_certificate_by_serial_number(other.serial_number) is None
     advance(rotation, watch, "trust-new", "retire")
-    async with browser.http.get(named_in(old)[0]) as response:
-        assert response.status == 404
+    end = old.not_valid_after_utc.timestamp()
+    for offset, status, files in ((0.0, 200, 3), (end - now - 5.0, 200, 3), (end - now + 5.0, 404, 0)):
+        lab.server.telemetry.clock.offset = offset
+        watch.follow_issuing()
+        async with browser.http.get(named_in(old)[0]) as response:
+            assert response.status == status
+        found = [each for each in (lab.folder / "ca").glob("issuing*") if "-2" not in each.name]
+        assert len(found) == files
     assert question(lab, new)
 
 
