@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import sys
 from pathlib import Path
 
@@ -157,6 +158,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         logger.info(
             "serving", base=server.settings.base, lifetime_s=server.leaves.lifetime, validations_resumed=resumed
         )
+        gc.freeze()  # the modules' objects stay until the end: collections need not visit them
         watching = asyncio.create_task(watch.run())
         await telemetry.until_stopped()
         watching.cancel()

@@ -3,6 +3,7 @@
 The lifetime can be changed while the server is running.  `acme_server.server` implements the ACME requests.
 """
 
+import ssl
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import misissue
-from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls, issue_leaf
-from authority.issuance_log import fingerprint_of
-from authority.lint import check_leaf
+from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls
+from authority.issuance_log import facts_of, fingerprint_of
+from authority.leaf_template import Leaf, LeafTemplate
 from authority.profiles import Profile
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -46,8 +47,9 @@ class Leaves:
             issued: the issuance log; every leaf is logged before a client receives it.
             profiles: certificate profiles by name; the first is the default.
         """
-        self._urls, self._log, self._profiles = urls, issued, profiles
-        self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
+        self._log, self._profiles, self._default = issued, profiles, next(iter(profiles.values()))
+        self._telemetry, self._store, self._lifetime = telemetry, store, lifetime
+        self.use(issuer, urls)
         #: Lifetime and backdate of new leaves, in seconds: the time from issuance to notAfter, and from notBefore to
         #: issuance.  Drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
@@ -62,29 +64,35 @@ class Leaves:
     def issue(
         self, public_key: Any, names: tuple[str, ...], now: float, account: str | None, profile: str = ""
     ) -> Certificate:
-        """Issue and log a leaf for *account*, with a defect if the fault ``misissue`` is on.
+        """Issue a leaf for *account*, with a defect if the fault ``misissue`` is on, and add it to the issuance log.
 
-        The caller stores the returned record.  An empty or unknown *profile* selects the default.
+        The caller stores the returned record; the store's `before_commit` writes the log.  An empty or unknown
+        *profile* selects the default.
 
         Raises:
             LintError: lint found problems in the certificate, which is therefore not signed.
-            LogError: the issuance log cannot be written.
         """
-        kind = self._profiles.get(profile) or next(iter(self._profiles.values()))
+        kind = self._profiles.get(profile) or self._default
         lifetime = self.lifetime if kind.lifetime is None else min(kind.lifetime, self.lifetime)
-        urls = self._urls if kind.revocation else None
-        asked = (public_key, names, now, lifetime, self.backdate, urls, kind.usage_oids)
-        leaf = issue_leaf(self._issuer, *asked, lint=check_leaf)
-        chain, faults = self._issuer.chain, self._telemetry.faults
+        leaf = self._template(kind).issue(public_key, names, now, lifetime, self.backdate)
+        chain, faults = self._chain, self._telemetry.faults
         if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
-            leaf, chain = misissue.misissue(str(wrong["kind"]), leaf, self._issuer, now)
+            bad, others = misissue.misissue(str(wrong["kind"]), leaf.certificate, self._issuer, now)
+            leaf, chain = Leaf.of(bad), "".join(each.public_bytes(Encoding.PEM).decode() for each in others)
             names = (misissue.WRONG_NAME,) if wrong["kind"] == "wrong-san" else names
-        self._log.append(now, leaf, names, account)
-        pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
-        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+        before, after = float(leaf.not_before), float(leaf.not_after)
+        self._log.add(now, facts_of(leaf.serial, self._issuer_name, before, after, leaf.der), names, account)
         self._issued.inc()
-        serial, issuer = f"{leaf.serial_number:x}", self._issuer.key_id.hex()
-        return Certificate(serial, account, names, before, after, now, pem, issuer=issuer)
+        pem = ssl.DER_cert_to_PEM_cert(leaf.der) + chain
+        return Certificate(
+            f"{leaf.serial:x}", account, names, before, after, now, pem, issuer=self._issuer.key_id.hex()
+        )
+
+    def _template(self, profile: Profile) -> LeafTemplate:
+        if (found := self._templates.get(profile.name)) is None:
+            urls = self._urls if profile.revocation else None
+            found = self._templates[profile.name] = LeafTemplate(self._issuer, urls, profile.usage_oids)
+        return found
 
     def issue_own(self, public_key: Any, name: str) -> Certificate:
         """Issue and store the ACME server's own certificate."""
@@ -96,6 +104,10 @@ class Leaves:
     def use(self, issuer: Issuer, urls: Urls | None) -> None:
         """Sign all future leaves with *issuer*, whose CRL, certificate and OCSP responder are at *urls*."""
         self._issuer, self._urls = issuer, urls
+        self._issuer_name = issuer.certificate.subject.rfc4514_string()
+        self._chain = "".join(each.public_bytes(Encoding.PEM).decode() for each in issuer.chain)
+        #: Prepared DER of leaves by profile.
+        self._templates: dict[str, LeafTemplate] = {}
 
     # --- admin ------------------------------------------------------------------------------------------------------
 

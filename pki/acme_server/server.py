@@ -110,6 +110,7 @@ class AcmeServer:
         ports = Ports(settings.http01_port, settings.https_port, settings.dns_port)
         self.validations = Validations(telemetry, self.orders, self.commits, stubs, issuer, ports, settings.caa)
         self.log = IssuanceLog(store.path.with_name(FILE))
+        store.before_commit = self.log.flush
         self.published = Publications(telemetry, store, self.log)
         self.revocation = Revocation(telemetry, self.orders, self.published)
         self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, self._urls(issuer), self.log, profiles)

@@ -14,6 +14,7 @@ from authority.errors import AuthorityError
 
 #: Value that the first line contains instead of the hash of a previous line.
 START = "0" * 64
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class ChainError(AuthorityError):
@@ -35,7 +36,7 @@ class Entry:
     def line(self) -> str:
         """Return the entry as one line of JSON, without a newline."""
         body = {"at": self.at, "event": self.event, **self.facts, "previous": self.previous}
-        return json.dumps(body, ensure_ascii=False)
+        return _encode(body)
 
 
 def line_hash(line: str) -> str:

@@ -4,6 +4,7 @@ These functions do not read clocks or files: the time and the signing keys are a
 """
 
 import datetime as dt
+import functools
 import ipaddress
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +45,7 @@ EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0",
 _WORTHLESS = ec.generate_private_key(ec.SECP256R1())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: `cached_property` needs a dictionary
 class Issuer:
     """A CA certificate, its private key, and the chain that servers send after a leaf of this CA."""
 
@@ -58,23 +59,40 @@ class Issuer:
         """Alternate chains to another root: the chain without the cross-certificate, if the chain contains one."""
         return (self.chain[:1],) if len(self.chain) > 1 else ()
 
-    @property
+    # Parsing these parts of the certificate for each leaf would take longer than signing the leaf.
+    @functools.cached_property
     def key_id(self) -> bytes:
         """The subject key identifier of the issuer's certificate."""
         return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
-    def permits(self, name: str) -> bool:
-        """Return whether the name constraints of the certificate permit the DNS name *name* (RFC 5280 4.2.1.10)."""
+    @functools.cached_property
+    def not_after(self) -> float:
+        """The end of the issuer's certificate, in seconds since the epoch."""
+        return self.certificate.not_valid_after_utc.timestamp()
+
+    @functools.cached_property
+    def public_key(self) -> CertificatePublicKeyTypes:
+        """The public key in the issuer's certificate."""
+        return self.certificate.public_key()
+
+    @functools.cached_property
+    def _constraints(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The permitted and the excluded DNS names in the certificate's name constraints, each after a dot."""
         try:
             constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         except x509.ExtensionNotFound:
-            return True
+            return (), ()
         permitted, excluded = (
-            [each.value for each in subtrees or () if isinstance(each, x509.DNSName)]
+            tuple(f".{each.value}" for each in subtrees or () if isinstance(each, x509.DNSName))
             for subtrees in (constraints.permitted_subtrees, constraints.excluded_subtrees)
         )
-        within = lambda domain: name == domain or name.endswith(f".{domain}")  # noqa: E731 - a one-line function that is used only here
-        return (not permitted or any(map(within, permitted))) and not any(map(within, excluded))
+        return permitted, excluded
+
+    def permits(self, name: str) -> bool:
+        """Return whether the name constraints of the certificate permit the DNS name *name* (RFC 5280 4.2.1.10)."""
+        permitted, excluded = self._constraints
+        dotted = f".{name}"
+        return (not permitted or dotted.endswith(permitted)) and not dotted.endswith(excluded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +128,7 @@ def issue_intermediate(
     parent: Issuer, public_key: CertificatePublicKeyTypes, common_name: str, now: float
 ) -> x509.Certificate:
     """Return an intermediate CA certificate that *parent* signs, constrained to the domains in `PERMITTED`."""
-    lifetime = min(INTERMEDIATE_LIFETIME, parent.certificate.not_valid_after_utc.timestamp() - now)
+    lifetime = min(INTERMEDIATE_LIFETIME, parent.not_after - now)
     builder = _builder(_name(common_name), parent.certificate.subject, public_key, now, lifetime)
     permitted = [x509.DNSName(each) for each in PERMITTED]
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -144,12 +162,30 @@ def issue_leaf(
         lint: called with the complete certificate, signed with a throwaway key; an exception from this function
             prevents the issuer from signing.
     """
+    builder = leaf_builder(issuer, public_key, names, now, lifetime, backdate, urls, usages)
+    if lint is not None:
+        lint(builder.sign(_WORTHLESS, hash_for(_WORTHLESS)), issuer)
+    return builder.sign(issuer.key, hash_for(issuer.key))
+
+
+def leaf_builder(
+    issuer: Issuer,
+    public_key: CertificatePublicKeyTypes,
+    names: Sequence[str],
+    now: float,
+    lifetime: float,
+    backdate: float,
+    urls: Urls | None,
+    usages: Sequence[x509.ObjectIdentifier],
+    serial: int | None = None,
+) -> x509.CertificateBuilder:
+    """Return a leaf that is not signed yet; see `issue_leaf` for the arguments.  *serial* is random by default."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
-    builder = new_certificate(subject, issuer, public_key, now, lifetime, backdate)
+    builder = new_certificate(subject, issuer, public_key, now, lifetime, backdate, serial)
     if urls is not None:
         builder = _with_urls(builder, urls)
-    builder = (
+    return (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(alternatives, critical=not list(subject))
         .add_extension(end_entity_usage(), critical=True)
@@ -157,9 +193,6 @@ def issue_leaf(
         .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
-    if lint is not None:
-        lint(builder.sign(_WORTHLESS, hash_for(_WORTHLESS)), issuer)
-    return builder.sign(issuer.key, hash_for(issuer.key))
 
 
 def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
@@ -204,13 +237,20 @@ def new_certificate(
     now: float,
     lifetime: float,
     backdate: float,
+    serial: int | None = None,
 ) -> x509.CertificateBuilder:
-    """Return a builder with a random serial number and no extensions, for a certificate that *issuer* will sign.
+    """Return a builder without extensions, for a certificate that *issuer* will sign.
 
-    The certificate expires *lifetime* seconds after *now*, but no later than the CA certificate.
+    The certificate expires *lifetime* seconds after *now*, but no later than the CA certificate.  The serial number is
+    random unless *serial* is given.
     """
-    lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
-    return _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
+    lifetime = min(lifetime, issuer.not_after - now)
+    return _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate, serial)
+
+
+def new_serial() -> int:
+    """Return a random serial number (BR 7.1 requires 64 bits) of constant length."""
+    return secrets.randbits(127) | 1 << 126
 
 
 def end_entity_usage() -> x509.KeyUsage:
@@ -225,13 +265,14 @@ def _builder(
     now: float,
     lifetime: float,
     backdate: float = BACKDATE,
+    serial: int | None = None,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
-        .serial_number(secrets.randbits(127) | 1 << 126)  # random (BR 7.1 requires 64 bits) and of constant length
+        .serial_number(serial or new_serial())
         .not_valid_before(dt.datetime.fromtimestamp(int(now - backdate), dt.UTC))
         .not_valid_after(dt.datetime.fromtimestamp(int(now + lifetime), dt.UTC))
     )

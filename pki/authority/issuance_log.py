@@ -1,15 +1,15 @@
 """Issuance log: an append-only file with one entry for every certificate that the CA signs, in a hash chain.
 
-An entry is on disk before its certificate leaves the CA.  A last line without a newline is an incomplete write by a
-process that crashed before its certificate left the CA, so the line is removed.  Several processes may write to the
-same file.
+An entry is on disk before its certificate leaves the CA; one write serves all entries that wait for it.  A last line
+without a newline is an incomplete write by a process that crashed before its certificate left the CA, so the line is
+removed.  Several processes may write to the same file.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class IssuanceLog:
         #: SHA-256 of each logged certificate's DER, by serial number, both in hexadecimal.
         self.certificates: dict[str, str] = {}
         self._hash, self._size, self._lines = START, 0, 0
+        #: Time, event and details of the entries that `flush` will write.
+        self._pending: list[tuple[float, str, dict[str, object]]] = []
         with self._opened(os.O_CREAT) as file:
             self._inode = os.fstat(file).st_ino
 
@@ -75,11 +77,41 @@ class IssuanceLog:
             LogError: the entry cannot be written; the log is unchanged, and *certificate* must not be used.
             ChainError: another process wrote an entry that does not continue the chain.
         """
+        self._write([(now, event, {**facts(certificate), "names": list(names), "account": account})])
+
+    def add(self, now: float, certificate: Mapping[str, object], names: Iterable[str], account: str | None) -> None:
+        """Add an entry to those that `flush` writes; until then, the certificate must not leave the CA.
+
+        Args:
+            now: time of issuance, in seconds since the epoch.
+            certificate: what `facts` returns for the signed certificate.
+            names: DNS names in the certificate.
+            account: the ACME account that ordered the certificate; None for the CA itself.
+        """
+        self._pending.append((now, ISSUED, {**certificate, "names": list(names), "account": account}))
+
+    def flush(self) -> None:
+        """Write all added entries; they are on disk when the method returns.
+
+        Raises:
+            LogError: the entries cannot be written; they are discarded, and their certificates must not be used.
+            ChainError: another process wrote an entry that does not continue the chain.
+        """
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self._write(pending)
+
+    def _write(self, events: Iterable[tuple[float, str, dict[str, object]]]) -> None:
         with self._opened() as file:
             self._check(os.fstat(file))
-            entry = Entry(now, event, {**_facts(certificate), "names": list(names), "account": account}, self._hash)
-            line = entry.line()
-            data = line.encode() + b"\n"
+            entries, lines, digest = list[tuple[Entry, str]](), list[str](), self._hash
+            for now, event, details in events:
+                entry = Entry(now, event, details, digest)
+                line = entry.line()
+                digest = line_hash(line)
+                lines.append(f"{line}\n")
+                entries.append((entry, digest))
+            data = "".join(lines).encode()
             try:
                 if (written := os.write(file, data)) != len(data):
                     raise OSError(f"only {written} of {len(data)} bytes were written: is the disk full?")
@@ -87,7 +119,9 @@ class IssuanceLog:
             except OSError:
                 os.ftruncate(file, self._size)
                 raise
-            self._add(entry, line_hash(line), len(data))
+            for entry, digest in entries:
+                self._add(entry, digest)
+            self._size += len(data)
 
     def missing(self, certificates: Iterable[tuple[str, str]]) -> list[str]:
         """Return the serial numbers of the *certificates* that the log does not contain.
@@ -140,12 +174,12 @@ class IssuanceLog:
         if torn:
             os.ftruncate(descriptor, size - len(torn))
         for entry, digest in read_chain(_lines(whole), self.path, self._hash, self._lines + 1):
-            self._add(entry, digest, 0)
+            self._add(entry, digest)
         self._size = size - len(torn)
 
-    def _add(self, entry: Entry, digest: str, length: int) -> None:
+    def _add(self, entry: Entry, digest: str) -> None:
         self.certificates[entry.facts.get("serial", "")] = entry.facts.get("sha256", "")
-        self._hash, self._size, self._lines = digest, self._size + length, self._lines + 1
+        self._hash, self._lines = digest, self._lines + 1
 
 
 def fingerprint_of(certificate: x509.Certificate) -> tuple[str, str]:
@@ -153,15 +187,17 @@ def fingerprint_of(certificate: x509.Certificate) -> tuple[str, str]:
     return f"{certificate.serial_number:x}", hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
-def _facts(certificate: x509.Certificate) -> dict[str, str | float]:
-    serial, digest = fingerprint_of(certificate)
-    return {
-        "serial": serial,
-        "issuer": certificate.issuer.rfc4514_string(),
-        "not_before": certificate.not_valid_before_utc.timestamp(),
-        "not_after": certificate.not_valid_after_utc.timestamp(),
-        "sha256": digest,
-    }
+def facts(certificate: x509.Certificate) -> dict[str, object]:
+    """Return what an entry says about a certificate, in addition to the names and the account."""
+    begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    name = certificate.issuer.rfc4514_string()
+    return facts_of(certificate.serial_number, name, begin, end, certificate.public_bytes(Encoding.DER))
+
+
+def facts_of(serial: int, issuer: str, begin: float, end: float, der: bytes) -> dict[str, object]:
+    """Return the same as `facts`, for a certificate that has not been parsed."""
+    digest = hashlib.sha256(der).hexdigest()
+    return {"serial": f"{serial:x}", "issuer": issuer, "not_before": begin, "not_after": end, "sha256": digest}
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,8 @@ class Store:
         self.failure = ""
         #: Whether changes stay in memory until `commit` is called.
         self.deferred = False
+        #: Called before each transaction that writes records, for example to write an issuance log first.
+        self.before_commit: Callable[[], None] = _nothing
         self._working = WorkingSet()
         self._checks = 0
         with _errors(path.name):
@@ -266,6 +268,7 @@ class Store:
         if (batch := self._working.batch) is None:
             return
         try:
+            self.before_commit()
             with self._transaction():
                 for (kind, _), record in batch.records.items():
                     table = _TABLES[kind]
@@ -489,6 +492,10 @@ class Store:
         with _errors("the CA's store"):
             query = "SELECT 1 FROM compromised_key WHERE fingerprint = ?"
             return self._db.execute(query, (fingerprint,)).fetchone() is not None
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from acme_server.group_commit import GroupCommit
-from authority import Account, Store, StoreError
+from authority import Account, IssuanceLog, Store, StoreError
 from tests.acme_server.browser import Browser, csr
 from tests.acme_server.conftest import Lab
 
@@ -63,6 +63,18 @@ async def test_a_locked_store_refuses_to_finalize_and_the_client_can_retry(lab: 
     lock.close()
     assert await browser.status(url) == "ready"
     assert await browser.finalize(order, csr("www.example.com")) == (200, "valid")
+
+
+async def test_a_certificate_that_cannot_be_logged_is_not_stored(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    order, url = await browser.ready("www.example.com")
+    path = lab.server.log.path
+    stored, moved = len(lab.server.store.certificates()), path.rename(path.with_name("moved"))
+    assert (await browser.finalize(order, csr("www.example.com")))[0] == 503
+    moved.rename(path)
+    assert (await browser.status(url), len(lab.server.store.certificates())) == ("ready", stored)
+    assert await browser.finalize(order, csr("www.example.com")) == (200, "valid")
+    assert (len(lab.server.store.certificates()), len(IssuanceLog(path))) == (stored + 1, len(lab.server.log))
 
 
 @pytest.mark.parametrize("path", ["/directory", "/acme/new-nonce"])

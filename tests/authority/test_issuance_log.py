@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from authority import Certificate, ChainError, IssuanceLog, Issuer, LogError, Store, issue_leaf, issue_root, new_key
 from authority.__main__ import main
-from authority.issuance_log import FILE, audit, fingerprint_of
+from authority.issuance_log import FILE, Audit, audit, facts, fingerprint_of
 from tests.waiting import comes_true
 
 NOW = time.time()
@@ -104,6 +104,20 @@ def test_two_writers_continue_the_same_chain(tmp_path: Path) -> None:
     assert len(IssuanceLog(tmp_path / FILE)) == 6
 
 
+def test_added_entries_are_written_together_after_those_of_other_writers(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    one, two = IssuanceLog(path), IssuanceLog(path)
+    leaves = [leaf() for _ in range(3)]
+    for each in leaves[:2]:
+        one.add(NOW, facts(each), NAMES, "account")
+    two.append(NOW, leaves[2], NAMES, None)
+    assert (audit(path, ()).entries, one.missing(map(fingerprint_of, leaves[2:]))) == (1, [])
+    one.flush()
+    one.flush()
+    assert audit(path, map(fingerprint_of, leaves)) == Audit(3, "", False, (), ())
+    assert IssuanceLog(path).certificates == one.certificates
+
+
 @pytest.mark.parametrize("how", ["removed", "truncated", "replaced"])
 def test_nothing_is_logged_after_entries_disappeared(tmp_path: Path, how: str) -> None:
     path = tmp_path / FILE
@@ -130,9 +144,13 @@ def test_a_full_disk_leaves_the_log_unchanged(tmp_path: Path) -> None:
     try:
         with pytest.raises(LogError):
             log.append(NOW, leaf(), NAMES, None)
+        log.add(NOW, facts(leaf()), NAMES, None)
+        with pytest.raises(LogError):
+            log.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, old)
+    log.flush()  # the entries that could not be written were discarded
     assert path.read_bytes() == whole
     log.append(NOW, leaf(), NAMES, None)
     assert len(IssuanceLog(path)) == 4
