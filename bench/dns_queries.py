@@ -164,7 +164,8 @@ def query_file(path: Path, count: int, suffix: str, *, any_case: bool) -> Path:
 def ask(server: Server, queries: Path, seconds: float, sockets: int = 4) -> dict[str, float]:
     """Run dnsperf once, with up to 100 outstanding queries from *sockets* sockets.
 
-    Returns the answers per second of the server's CPU time, the answers per second, and the number of lost queries.
+    Returns the answers per second of the server's CPU time, the answers per second, the number of lost queries, and the
+    mean response time in milliseconds.
     """
     before = server.cpu()
     command = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(server.port), "-d", str(queries)]
@@ -173,9 +174,11 @@ def ask(server: Server, queries: Path, seconds: float, sockets: int = 4) -> dict
     used = server.cpu() - before
     completed = re.search(r"Queries completed:\s+(\d+)", ran.stdout)
     lost = re.search(r"Queries lost:\s+(\d+)", ran.stdout)
-    if completed is None or lost is None or not int(completed[1]):
+    latency = re.search(r"Average Latency \(s\):\s+([\d.]+)", ran.stdout)
+    if completed is None or lost is None or latency is None or not int(completed[1]):
         raise BenchError(f"expected dnsperf to report, got: {ran.stderr.strip()[-200:]}")
-    return {"per_cpu_s": int(completed[1]) / used, "per_s": int(completed[1]) / seconds, "lost": int(lost[1])}
+    count = int(completed[1])
+    return {"per_cpu_s": count / used, "per_s": count / seconds, "lost": int(lost[1]), "ms": 1000 * float(latency[1])}
 
 
 def compare(ours: Server, peer: Server, queries: Path, seconds: float, repeat: int, sockets: int = 4) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def compare(ours: Server, peer: Server, queries: Path, seconds: float, repeat: i
 
 def summary(rounds: Sequence[tuple[dict[str, float], ...]]) -> dict[str, Any]:
     """Return the median of each server's rounds, and the median ratio of answers per CPU-second."""
-    medians = [{key: round(statistics.median(r[i][key] for r in rounds), 1) for key in rounds[0][i]} for i in (0, 1)]
+    medians = [{key: round(statistics.median(r[i][key] for r in rounds), 3) for key in rounds[0][i]} for i in (0, 1)]
     ratio = statistics.median(mine["per_cpu_s"] / theirs["per_cpu_s"] for mine, theirs in rounds)
     return {"ours": medians[0], "peer": medians[1], "ratio": round(ratio, 3)}
 
@@ -275,13 +278,14 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     lines = [
-        "DNS over UDP on loopback, answers per CPU-second of the server (answers per second)",
-        f"{'':22}{'ours':>22}{'NSD, Unbound':>22}{'ratio':>8}{'promise':>9}",
+        "DNS over UDP on loopback, answers per CPU-second of the server (answers per second, mean response time)",
+        f"{'':22}{'ours':>28}{'NSD, Unbound':>28}{'ratio':>8}{'promise':>9}",
     ]
     for case, row in report["rows"].items():
-        cells = [f"{each['per_cpu_s']:,.0f} ({each['per_s']:,.0f})" for each in (row["ours"], row["peer"])]
+        both = row["ours"], row["peer"]
+        cells = [f"{each['per_cpu_s']:,.0f} ({each['per_s']:,.0f}, {each['ms']:.2f} ms)" for each in both]
         verdict = f"{RATIOS[case]:9.2f}  {'kept' if report['kept'][case] else 'BROKEN'}" if case in RATIOS else ""
-        lines.append(f"{case:22}{cells[0]:>22}{cells[1]:>22}{row['ratio']:8.2f}{verdict}")
+        lines.append(f"{case:22}{cells[0]:>28}{cells[1]:>28}{row['ratio']:8.2f}{verdict}")
     large = report["million"]
     verdict = "kept" if report["kept"]["1,000,000 names"] else "BROKEN"
     lines.append(

@@ -257,6 +257,7 @@ class Server:
             _, question, count, encoded = heapq.heappop(due)
             if count < MAX_COUNTDOWNS and now < encoded.expires:
                 encoded.refresh(now)
+                self._hot.refresh(question)
                 heapq.heappush(due, (min(encoded.until, encoded.expires), question, count + 1, encoded))
             else:
                 self._hot.discard(question)

@@ -18,10 +18,7 @@ ENTRY = struct.Struct("=QQ")
 #: Second part of a table entry: numbers of answers, authorities, additionals, and additionals including OPT.
 COUNTS = struct.Struct("!4H")
 
-#: Memory areas of a prepared response (address and length of each): header without the ID and question; body; OPT
-#: record.
-PREPARED = struct.Struct("=6Q")
-#: Maximum number of prepared responses, at about 500 bytes each. At the limit, all of them are dropped.
+#: Maximum number of prepared responses, at 600 to 1,200 bytes each. At the limit, all of them are dropped.
 MAX_PREPARED = 4096
 #: The four header counts of a query without and with an OPT record.
 PLAIN_COUNTS, EDNS_COUNTS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
@@ -46,11 +43,12 @@ class Answers:
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
-        #: Prepared responses. The key is the query as passed to `prepare`. Each value holds the memory areas of the
-        #: response (`PREPARED`), the question in lower case, and the sizes of the query and the response in bytes.
+        #: Prepared responses. The key is the query as passed to `prepare`. Each value holds the memory area of the
+        #: response without its ID (`ENTRY`), the question in lower case, and the sizes of the query and the response in
+        #: bytes.
         self.prepared: dict[bytes, tuple[bytes, bytes, int, int]] = {}
-        #: Queries in `prepared` by lower-case question, each with the header that the entry in `prepared` points to.
-        self._spellings: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        #: Queries in `prepared` by lower-case question, each with the memory that the entry in `prepared` points to.
+        self._copies: dict[bytes, list[tuple[bytes, ctypes.Array[ctypes.c_char]]]] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         self._view = memoryview(b"")
@@ -101,9 +99,15 @@ class Answers:
     def discard(self, question: bytes) -> None:
         """Remove an answer that was added with `lend`."""
         self.entries.pop(question, None)
-        for query, _ in self._spellings.pop(question, ()):
+        for query, _ in self._copies.pop(question, ()):
             del self.prepared[query]
         self._lent.pop(question, None)
+
+    def refresh(self, question: bytes) -> None:
+        """Copy the body of an answer that was added with `lend` into its prepared responses, after a change."""
+        address, size = ENTRY.unpack_from(self.entries[question])
+        for _, copy in self._copies.get(question, ()):
+            ctypes.memmove(ctypes.addressof(copy) + HEADER.size - 2 + len(question), address, size)
 
     def prepare(self, query: bytes, size: int, question: bytes, flags: bytes, dnssec_ok: bool | None) -> None:
         """Store the whole response to *query*, so that an identical query (except for the ID) takes one lookup.
@@ -117,15 +121,15 @@ class Answers:
         """
         if len(self.prepared) >= MAX_PREPARED:
             self.prepared.clear()
-            self._spellings.clear()
+            self._copies.clear()
         entry = self.entries[question]
         counts = entry[16:20] + (entry[20:22] if dnssec_ok is None else entry[22:24])
-        head = b"".join((flags, query[2:4], counts, query[10 : 10 + len(question)]))
-        opt = (0, 0) if dnssec_ok is None else (OPT_ADDRESS + OPT_SIZE * dnssec_ok, OPT_SIZE)
-        at = ctypes.cast(ctypes.c_char_p(head), ctypes.c_void_p).value or 0
-        areas = at, len(head), *ENTRY.unpack_from(entry), *opt
-        self.prepared[query] = PREPARED.pack(*areas), question, size, 2 + sum(areas[1::2])
-        self._spellings.setdefault(question, []).append((query, head))
+        body = ctypes.string_at(*ENTRY.unpack_from(entry))
+        opt = b"" if dnssec_ok is None else DO_OPT if dnssec_ok else PLAIN_OPT
+        response = b"".join((flags, query[2:4], counts, query[10 : 10 + len(question)], body, opt))
+        copy = ctypes.create_string_buffer(response, len(response))
+        self.prepared[query] = ENTRY.pack(ctypes.addressof(copy), len(copy)), question, size, 2 + len(copy)
+        self._copies.setdefault(question, []).append((query, copy))
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
         """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None if there is no answer."""

@@ -1,7 +1,8 @@
 """Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a prebuilt answer.
 
 If every query of a batch is identical to an earlier one, except for its ID, each response consists of the ID in the
-receive buffer and the response prepared for the earlier query (`Answers.prepare`). This takes one lookup per query.
+receive buffer and the response prepared for the earlier query (`Answers.prepare`), one contiguous block. This takes one
+lookup per query.
 
 Otherwise, if all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all
 answers. Each response is sent from three memory areas without copying: the receive buffer (header and question), the
@@ -93,7 +94,7 @@ class Batch:
         self._rx, self._overflow = Block(BATCH * SLOT + 8), Block(BATCH * (MAX_QUERY - SLOT))
         self._tx = Block(BATCH * MAX_REPLY)
         self._names, self._control = Block(BATCH * 16), Block(BATCH * CONTROL)
-        self._keep = [Block(BATCH * size) for size in (32, 48, 64, 64, 64, 64)]
+        self._keep = [Block(BATCH * size) for size in (32, 48, 32, 64, 64, 64)]
         receive_iov, send_iov, prepared_iov, receive_header, send_header, prepared_header = self._keep
         riov, siov, _, rheader, sheader, pheader = (block.view.cast("Q") for block in self._keep)
         self._send_at, self._receive_at = send_header.address, receive_header.address
@@ -108,7 +109,7 @@ class Batch:
             for header, vector, count in (
                 (rheader, receive_iov.address + 32 * i, 2),
                 (sheader, send_iov.address + 48 * i, 2),
-                (pheader, prepared_iov.address + 64 * i, 4),
+                (pheader, prepared_iov.address + 32 * i, 2),
             ):
                 header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, count, control if wildcard else 0, size])
             siov[6 * i] = slot
@@ -149,6 +150,7 @@ class Batch:
         if self._wildcard:
             self._control_sizes[:] = array("Q", [CONTROL]) * BATCH
         self._rx.view[_SHIFT : _SHIFT + self._used] = self._zeros[: self._used]
+        self.sender.grouping = False
         count = int(self._recvmmsg(self._fd, self._receive_at, BATCH, socket.MSG_DONTWAIT, None))
         if count <= 0:
             self._used = 0
@@ -185,7 +187,7 @@ class Batch:
         areas = tuple(map(add, self._ids, areas))
         keys = self._keys(count)
         if not (self.sender.gains(keys) and self.sender.grouped(keys, sizes, areas)):
-            self._prepared_iov[: 64 * count] = b"".join(areas)
+            self._prepared_iov[: 32 * count] = b"".join(areas)
             self.sender.each(self._prepared_at, count)
         return True
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 from serving.batch import (
@@ -19,6 +20,7 @@ from serving.batch import (
     Finished,
     available,
 )
+from serving.coalescing import PAUSE, Coalescing
 from serving.connections import Connection, Connections, Handler, Reply, Transport
 from serving.later import Later
 from serving.sending import IP_PKTINFO, IPV6_PKTINFO, send_later
@@ -30,6 +32,8 @@ logger = log.get("serving")
 #: Number of queries after which timers and TCP get their turn, even if more queries are waiting. Answering 512 queries
 #: takes about 2 ms.
 MAX_TURN = 512
+#: Number of queries that a pause counts as, because answering them takes about as long.
+PAUSED = 32
 #: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
 #: Size of the UDP send and receive buffers, in bytes; enough for a burst of a few thousand queries.
@@ -55,6 +59,7 @@ class Listener:
         self._pending: set[asyncio.Task[None]] = set()
         wildcard, ipv4 = host in {"0.0.0.0", "::"}, udp.family == socket.AF_INET
         self._batch = Batch(udp, wildcard=wildcard) if ipv4 and available() else None
+        self._coalescing = Coalescing()
         if self._batch is None and wildcard:
             option = (socket.IPPROTO_IP, IP_PKTINFO) if ipv4 else (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO)
             udp.setsockopt(*option, 1)
@@ -86,6 +91,9 @@ class Listener:
         left = MAX_TURN
         while left > 0 and (count := self._batch.turn(self._handle, self._finished)):
             left -= count  # read again at once: this costs less than another turn of the event loop
+            if self._coalescing.pauses(count, grouped=self._batch.sender.grouping):
+                time.sleep(PAUSE)  # shorter than any timer of the event loop, and queries are waiting
+                left -= PAUSED
 
     def _readable(self) -> None:
         """Answer the waiting UDP queries one at a time, on systems without the batched calls."""

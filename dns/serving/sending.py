@@ -63,6 +63,8 @@ class Sender:
         self._areas_at, self._areas_counts, self._control_sizes = fields[2::8], fields[3::8], fields[5::8]
         #: Whether the kernel supports UDP_SEGMENT; a kernel that does not support it ignores the control message.
         self.segments = _supports_segments(sock)
+        #: Whether `gains` returned True for the current batch.
+        self.grouping = False
 
     def each(self, at: int, count: int, silent: Sequence[int] = ()) -> None:
         """Send the *count* messages whose headers start at the address *at*, except those at the indexes *silent*."""
@@ -76,7 +78,8 @@ class Sender:
 
     def gains(self, keys: Sequence[bytes]) -> bool:
         """Return whether `grouped` is faster than `each` for responses with these *keys*."""
-        return self.segments and len(keys) >= MIN_BATCH and MIN_PER_CLIENT * len(set(keys)) <= len(keys)
+        self.grouping = self.segments and len(keys) >= MIN_BATCH and MIN_PER_CLIENT * len(set(keys)) <= len(keys)
+        return self.grouping
 
     def grouped(self, keys: Sequence[bytes], sizes: Sequence[int], areas: Sequence[bytes]) -> bool:
         """Send one or a few messages per client; return False, without sending, if a response is too large.
