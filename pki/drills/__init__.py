@@ -5,6 +5,7 @@ Each drill is an `experiments.Experiment`, which ``firstbyte drill NAME`` runs a
 
 from typing import Any
 
+from drills.acme_chaos import AcmeChaos
 from drills.blind_monitor import BlindMonitor
 from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
@@ -18,11 +19,12 @@ from drills.revoke_client import RevokeClient
 from drills.year import Year
 from experiments import Experiment
 
-#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D9, D11, D12, D14, D16, D18, and the drill `year`.
+#: All drills, in the order of the drill catalogue.
 DRILLS: tuple[type[Experiment[Any]], ...] = (
     LeafExpiry,
     RenewalUnderLoad,
     BrokenMaterial,
+    AcmeChaos,
     CaOutage,
     RenewalStorm,
     RevokeClient,
@@ -35,6 +37,7 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
 
 __all__ = [
     "DRILLS",
+    "AcmeChaos",
     "BlindMonitor",
     "BrokenMaterial",
     "CaOutage",

@@ -49,13 +49,17 @@ class Enrolment:
         self._trust = ssl.create_default_context(cafile=trust)
         self.client = self.new_client()
 
-    def new_client(self) -> AcmeClient:
-        """Return a client with a new account key."""
+    def new_client(self, kind: type[AcmeClient] = AcmeClient) -> AcmeClient:
+        """Return a client of class *kind* with a new account key."""
         account = ec.generate_private_key(ec.SECP256R1())
-        return AcmeClient(self._directory, account, self._trust, self._stub)
+        return kind(self._directory, account, self._trust, self._stub)
 
     async def obtain(
-        self, names: Sequence[str], client: AcmeClient | None = None, key: PrivateKey | None = None
+        self,
+        names: Sequence[str],
+        client: AcmeClient | None = None,
+        key: PrivateKey | None = None,
+        replaces: x509.Certificate | None = None,
     ) -> bytes:
         """Return a private key and its new certificate chain for *names*, in PEM.
 
@@ -63,12 +67,13 @@ class Enrolment:
             names: DNS names, which must resolve to this host.
             client: ACME client whose account places the order; None uses this object's client.
             key: private key of the certificate; None creates a new key.
+            replaces: the certificate that the new one replaces (RFC 9773 section 5), or None.
 
         Raises:
             AcmeError: the CA rejected the order or did not respond in time.
         """
         key = key or new_key("ecdsa-p256")
-        chain = await (client or self.client).obtain(names, key, self.challenges.put)
+        chain = await (client or self.client).obtain(names, key, self.challenges.put, replaces=replaces)
         return new_pair_pem(key, chain)
 
     @contextlib.asynccontextmanager

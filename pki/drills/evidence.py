@@ -49,6 +49,7 @@ REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "": ("5.7.1", "5.7.3"),
     },
     "renewal-storm": {"renewed before": ("4.9.1.1",), "": ("5.7.1",)},
+    "acme-chaos": {"": ("5.7.1",)},
     "ca-outage": {"": ("5.7.1",)},
 }
 

@@ -1,26 +1,20 @@
 """Drill D9 `renewal-storm`: certificates of many hosts, all issued at the same time, are due for renewal."""
 
-import asyncio
 import math
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-from cryptography import x509
+from dataclasses import dataclass
 
 from drills.drill import Drill
-from drills.enrolment import Enrolment, publish
+from drills.enrolment import Enrolment
+from drills.fleet import Fleet, Host
 from drills.lifetimes import JITTER, NOMINAL_DAYS, SHARE, Scale
 from drills.rehearsal import Rehearsal
 from experiments import Bars, Control, Curve, Panel, Quantity, Run, parameter
-from renewal.client import AcmeClient
-from renewal.errors import RenewalError
-from renewal.lifecycle import Lifecycle, Validity
+from renewal.lifecycle import Validity
 from renewal.schedule import Rule
 
-#: DNS label below which all hosts have their names; a wildcard record resolves these names to this host.
-DOMAIN = "fleet"
 #: How long after the start of the renewal window every host must have renewed, as a multiple of the window's duration.
 PATIENCE = 1.5
 #: Maximum ratio of the number of orders in the busiest second to the mean rate per second.
@@ -42,20 +36,6 @@ class NoJitter(random.Random):
     def uniform(self, a: float, b: float) -> float:
         """Return the mean of *a* and *b*."""
         return (a + b) / 2
-
-
-@dataclass(slots=True)
-class Host:
-    """State machine of a simulated host's agent, and its results; times are in seconds on the run's timeline."""
-
-    name: str
-    lifecycle: Lifecycle
-    client: AcmeClient
-    #: Start time of each order.
-    orders: list[float] = field(default_factory=list)
-    #: Time at which the host had a new certificate.
-    renewed: float = math.inf
-    errors: list[str] = field(default_factory=list)
 
 
 class RenewalStorm(Drill[Parameters]):
@@ -109,48 +89,26 @@ class RenewalStorm(Drill[Parameters]):
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
         """Create the hosts, with renewals due within the window that begins now, and run their renewals."""
-        await publish(run, f"*.{DOMAIN}")
-        enrolment = Enrolment()
+        fleet = Fleet(run, stage, Enrolment())
+        await fleet.publish()
         self.began = run.now()
-        self._create(run, stage, enrolment)
+        self._create(run, stage, fleet)
         run.phase(f"{self.p.hosts} hosts renew within {self.window:.0f} s")
         run.note("injection", "renewals are due")
-        async with enrolment.responding():
-            tasks = [asyncio.create_task(self._renew(run, stage, enrolment, host)) for host in self.fleet]
-            await asyncio.wait(tasks, timeout=self.window * PATIENCE + 5)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with fleet.enrolment.responding():
+            await fleet.operate(self.fleet, self.window * PATIENCE + 5)
         self.ended = run.now()
 
-    def _create(self, run: Run, stage: Rehearsal, enrolment: Enrolment) -> None:
+    def _create(self, run: Run, stage: Rehearsal, fleet: Fleet) -> None:
         """Create hosts whose certificates were all issued at the same time, (`SHARE` - `JITTER`) · lifetime ago."""
         issued = stage.epoch + run.now() - (SHARE - JITTER) * self.scale.life
         ends = issued + self.scale.life
         self.not_after = stage.at(ends)
         for number in range(self.p.hosts):
             rng = NoJitter() if self.negative else random.Random(run.rng.getrandbits(32))
-            lifecycle = Lifecycle(Rule(scale=self.scale.factor), rng)
-            lifecycle.loaded(Validity(f"old-{number}", issued, issued, ends))
-            self.fleet.append(Host(f"h{number}.{DOMAIN}.example.com", lifecycle, enrolment.new_client()))
-
-    async def _renew(self, run: Run, stage: Rehearsal, enrolment: Enrolment, host: Host) -> None:
-        """Order a certificate whenever the host's state machine requests an order, until an order succeeds."""
-        state = host.lifecycle
-        while math.isinf(host.renewed):
-            await run.until(stage.at(state.next_renewal))
-            host.orders.append(run.now())
-            now = stage.epoch + run.now()
-            try:
-                pair = await enrolment.obtain([host.name], host.client)
-            except RenewalError as error:
-                host.errors.append(str(error))
-                state.failed(stage.epoch + run.now(), str(error), getattr(error, "retry_after", None))
-                continue
-            leaf = x509.load_pem_x509_certificates(pair)[0]
-            before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-            state.succeeded(Validity(f"{leaf.serial_number:x}", now, before, after))
-            host.renewed = run.now()
+            host = fleet.add(Rule(scale=self.scale.factor), rng)
+            host.lifecycle.loaded(Validity(f"old-{number}", issued, issued, ends))
+        self.fleet = fleet.hosts
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
         """Check that every host renewed in time, and that the orders were spread over the window."""

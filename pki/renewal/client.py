@@ -220,14 +220,15 @@ class AcmeClient:
             chosen.append(_field(challenge, "url", str))
         if dns is not None:
             await dns.propagated()
-        for url in chosen:
-            await self._post(http, url, {})
+        waits = [(await self._change(http, url, {}))[1] for url in chosen]
         for url in authorizations:
-            await self._until(http, url, {"valid"}, {"pending", "processing"})
+            await self._until(http, url, {"valid"}, {"pending", "processing"}, max(waits, default=0.0))
+            waits.clear()
         order = await self._until(http, order_url, {"ready", "valid"}, {"pending"})
         csr = _csr(names, key)
-        await self._post(http, _field(order, "finalize", str), {"csr": _b64(csr.public_bytes(Encoding.DER))})
-        order = await self._until(http, order_url, {"valid"}, {"processing", "ready"})
+        request = {"csr": _b64(csr.public_bytes(Encoding.DER))}
+        _, wait = await self._change(http, _field(order, "finalize", str), request)
+        order = await self._until(http, order_url, {"valid"}, {"processing", "ready"}, wait)
         return await self._download(http, _field(order, "certificate", str))
 
     async def _order(
@@ -248,11 +249,17 @@ class AcmeClient:
     async def _register(self, http: aiohttp.ClientSession) -> None:
         if self._account is None:
             agreed = {"termsOfServiceAgreed": True}
-            _, self._account, _ = await self._post(http, self._url("newAccount"), agreed)
+            self._account, _ = await self._change(http, self._url("newAccount"), agreed)
 
-    async def _until(self, http: aiohttp.ClientSession, url: str, good: set[str], wait: set[str]) -> dict[str, Any]:
-        """Poll *url* until its status is in *good*; raise `AcmeError` if the status is not in *good* or *wait*."""
+    async def _until(
+        self, http: aiohttp.ClientSession, url: str, good: set[str], wait: set[str], first: float = 0.0
+    ) -> dict[str, Any]:
+        """Poll *url* until its status is in *good*; raise `AcmeError` if the status is not in *good* or *wait*.
+
+        The first poll waits for *first* seconds.
+        """
         pause = FIRST_POLL
+        await asyncio.sleep(first)  # the CA requested this delay with Retry-After
         while True:
             body, _, after = await self._post(http, url, None)
             status = _field(body, "status", str)
@@ -262,6 +269,17 @@ class AcmeClient:
                 raise AcmeError(_why(body), str(_problem_of(body).get("type", "")).rpartition(":")[2])
             await asyncio.sleep(pause if after is None else after)  # poll, as RFC 8555 section 7.5.1 specifies
             pause = min(LAST_POLL, pause * 1.5)
+
+    async def _change(self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any]) -> tuple[str, float]:
+        """Send a request that changes an object; return the object's URL, and Retry-After in seconds (0 if absent).
+
+        Raises:
+            _MalformedError: the response has no object with a status, so the CA may not have processed the request, and
+                polling for the change might never end.
+        """
+        body, location, after = await self._post(http, url, payload)
+        _field(body, "status", str)
+        return location, after or 0.0
 
     async def _download(self, http: aiohttp.ClientSession, url: str) -> str:
         async with await self._send(http, url, None) as response:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from drills import broken_material, ca_outage, clock_skew
+from drills import acme_chaos, broken_material, ca_outage, clock_skew
+from drills.acme_chaos import AcmeChaos, PunctualClient
 from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
 from drills.clock_skew import ClockSkew
 from drills.enrolment import Enrolment
+from drills.fleet import Fleet
 from drills.leaf_expiry import LeafExpiry
 from drills.paths import NEW, PATHS, Paths, Tried
 from drills.rehearsal import HOST, Rehearsal
@@ -266,6 +268,65 @@ def _forget(experiment: Year, host: str, after: int) -> None:
         made.watch.held.remove(each)
 
 
+# --- D5 acme-chaos ----------------------------------------------------------------------------------------------------
+
+
+def first_client(experiment: AcmeChaos) -> PunctualClient:
+    client = experiment.fleet[0].client
+    assert isinstance(client, PunctualClient)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
+        (lambda e: setattr(e.fleet[7], "renewed", 23.0), {"renewed before the end of the certificate"}),
+        (lambda e: setattr(e.fleet[7], "renewed", float("inf")), {"renewed before the end of the certificate"}),
+        (lambda e: e.stage.watch.held.pop(), {"renewed before the end of the certificate"}),
+        (lambda e: first_client(e).early.append(0.9), {"requests before Retry-After has passed"}),
+        (lambda e: setattr(e.fleet[7], "moved", 1), {"renewals moved by wrong renewal information"}),
+    ],
+    ids=["good", "lost", "late", "never", "a-host-of-the-lab", "early", "moved"],
+)
+def test_acme_chaos(tmp_path: Path, papers: Papers, change: Callable[[AcmeChaos], object], failed: set[str]) -> None:
+    experiment, run = chaos(tmp_path, papers)
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+def test_a_fault_without_effect_makes_the_run_invalid(tmp_path: Path, papers: Papers) -> None:
+    experiment, run = chaos(tmp_path, papers)
+    experiment.hit["acme_500"] = 1
+    assert verdict(run, experiment)[0] is Verdict.INVALID
+
+
+def test_a_slow_machine_makes_the_chaos_invalid(tmp_path: Path, papers: Papers) -> None:
+    experiment, run = chaos(tmp_path, papers)
+    for host in experiment.fleet:
+        host.renewed += 2.0
+    assert verdict(run, experiment)[0] is Verdict.INVALID
+
+
+def chaos(tmp_path: Path, papers: Papers) -> tuple[AcmeChaos, Run]:
+    experiment, run = prepared(AcmeChaos, tmp_path, rate=20)
+    assert isinstance(experiment, AcmeChaos)
+    made = experiment.stage = stage(run, 22, 20, AcmeChaos.hosts)
+    experiment.began, experiment.ended = 4.0, 20.0
+    fleet = Fleet(run, made, Enrolment(trust=papers.trust))
+    for number in range(experiment.p.hosts):
+        experiment._add(run, fleet, number)
+    for host in experiment.fleet:
+        host.orders, host.renewed, host.not_after = [15.0], 15.4, 22.0
+    first_client(experiment).asked = 6
+    experiment.hit = dict.fromkeys((*acme_chaos.FATAL, *acme_chaos.HARMLESS, acme_chaos.WINDOW), experiment.p.hits)
+    for name in AcmeChaos.hosts:
+        for serial, issued in (("0a", 4.0), ("0b", 16.0)):
+            made.watch.held.append(Held(name, serial, EPOCH + issued, EPOCH + issued + 18, EPOCH + issued + 12))
+    return experiment, run
+
+
 # --- D9 renewal-storm -------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +349,7 @@ def test_renewal_storm(
     assert isinstance(experiment, RenewalStorm)
     made = experiment.stage = stage(run, 32, 20)
     experiment.began, experiment.ended = 4.0, 26.0
-    experiment._create(run, made, Enrolment(trust=papers.trust))
+    experiment._create(run, made, Fleet(run, made, Enrolment(trust=papers.trust)))
     experiment.not_after = 60.0
     for number, host in enumerate(experiment.fleet):
         host.orders.append(4.0 + number / experiment.p.per_second)
@@ -305,7 +366,7 @@ def test_renewals_of_the_fleet_are_due_within_the_window_that_begins_now(
     experiment = RenewalStorm(parameters.bind(RenewalStorm.settings, quick=True), negative=negative)
     made = stage(run, 1, 20)
     made.epoch = EPOCH - run.now()
-    experiment._create(run, made, Enrolment(trust=papers.trust))
+    experiment._create(run, made, Fleet(run, made, Enrolment(trust=papers.trust)))
     due = [host.lifecycle.next_renewal - EPOCH for host in experiment.fleet]
     assert -0.5 <= min(due) <= max(due) <= experiment.window + 0.5
     assert (max(due) - min(due) > 0.8 * experiment.window) is not negative

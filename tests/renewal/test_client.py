@@ -1,5 +1,6 @@
 """Tests for the ACME client: malformed responses raise `AcmeError`, programming errors do not."""
 
+import asyncio
 import json
 import ssl
 import time
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from renewal import AcmeError
+from renewal import AcmeError, RenewalError
 from renewal.client import MAX_ANSWER, AcmeClient, retry_after
 from stub import AsyncStub
 from tests.acme_server.conftest import Lab, site
@@ -41,6 +42,24 @@ async def test_after_any_failure_the_directory_is_read_again(lab: Lab, moved: st
     await agent.renew()
 
 
+@pytest.mark.parametrize("resource", ["new-account", "challenge", "finalize", "certificate"])
+async def test_an_empty_answer_fails_one_order_at_once(lab: Lab, resource: str) -> None:
+    agent = agent_for(lab)
+    lab.server.telemetry.faults.switch_on("acme_empty", {"resource": resource, "count": 1})
+    async with asyncio.timeout(20):
+        with pytest.raises(RenewalError):
+            await agent.renew()
+        await agent.renew()
+
+
+async def test_retry_after_in_the_response_to_finalize_delays_the_first_poll(lab: Lab) -> None:
+    agent = agent_for(lab)
+    lab.server.telemetry.faults.switch_on("acme_processing", {"resource": "order", "count": 1, "retry_after": 1})
+    began = time.monotonic()
+    await agent.renew()
+    assert time.monotonic() - began >= 1.0
+
+
 class OddCa:
     """A CA that sends a configurable response for each path; tests replace valid responses with malformed ones."""
 
@@ -62,6 +81,7 @@ async def odd() -> AsyncIterator[tuple[OddCa, AcmeClient]]:
         challenge = {"type": "http-01", "token": "t", "url": f"{base}/challenge"}
         ca.answers = {
             "directory": {name: f"{base}/{name}" for name in ("newNonce", "newAccount", "newOrder", "renewalInfo")},
+            "newAccount": {"status": "valid"},
             "newOrder": {"status": "pending", "authorizations": [f"{base}/authorization"]},
             "authorization": {"status": "pending", "challenges": [challenge]},
         }
@@ -80,8 +100,10 @@ LEAF_KEY = ec.generate_private_key(ec.SECP256R1())
         ("directory", b"[" * 100_000, "expected a JSON object from "),
         ("directory", b"\xff", "expected a JSON object from "),
         ("directory", {"newAccount": 7}, "expected newAccount to be a str, got 7"),
+        ("newAccount", b"", "expected status to be a str, got None"),
         ("newOrder", {}, "expected authorizations to be a list, got None"),
         ("newOrder", {"authorizations": [1]}, "expected authorizations to be a list of str"),
+        ("challenge", b"", "expected status to be a str, got None"),
         ("authorization", {"status": 1}, "expected status to be a str, got 1"),
         ("authorization", {"status": "pending", "challenges": "http-01"}, "expected challenges to be a list"),
         ("authorization", {"status": "pending", "challenges": [1]}, "expected challenges to be a list of dict"),
