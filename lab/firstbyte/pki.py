@@ -106,6 +106,8 @@ def _recall(args: argparse.Namespace) -> int:
         whose = ", ".join(each["serials"]) or (f"issuer {each['issuer']}" if each["issuer"] else "all certificates")
         print(f"{whose}\n  replace from {terminal.date(each['start'])} to {terminal.date(each['end'])}")
         print(f"  {each['replaced']} of {each['selected']} replaced {each['explanation_url']}".rstrip())
+        if each["outstanding"]:
+            print(f"  outstanding: {', '.join(each['outstanding'])}")
     if not recalls:
         print("no recall is in force")
     return 0

@@ -16,6 +16,8 @@ logger = log.get("acme_server")
 MEMBERS = {"serials", "issuer", "in_s", "spread_s", "explanation_url"}
 #: Shortest window, in seconds: a window must not be empty.
 MIN_SPREAD = 1.0
+#: Maximum number of names in the report of a recall.
+MAX_NAMED = 50
 
 
 class Recalls:
@@ -64,13 +66,14 @@ class Recalls:
         return isinstance(serial, str) and self._store.certificate(serial) is not None
 
     def _show(self) -> dict[str, Any]:
-        """Return each recall with the number of valid certificates it selects, and how many of them were replaced."""
+        """Return each recall: how many valid certificates it selects, how many were replaced, names of the rest."""
         now = self._clock.time()
         valid = self._store.certificates(now)
         replaced = self._store.replaced()
         rows = []
         for each in self._recalls:
             selected = [found for found in valid if each.selects(found) and found.account is not None]
+            outstanding = [found for found in selected if not _is_replaced(found, valid, replaced)]
             rows.append(
                 {
                     "serials": each.serials,
@@ -79,7 +82,8 @@ class Recalls:
                     "end": each.end,
                     "explanation_url": each.url,
                     "selected": len(selected),
-                    "replaced": sum(_is_replaced(found, valid, replaced) for found in selected),
+                    "replaced": len(selected) - len(outstanding),
+                    "outstanding": sorted({name for found in outstanding for name in found.names})[:MAX_NAMED],
                 }
             )
         return {"recalls": rows}

@@ -7,8 +7,8 @@ from authority import Certificate, Recall
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 #: Duration of the suggested renewal window after a change of the issuing CA, as a fraction of the leaf's lifetime.
 MOVING = 0.1
-#: Minimum Retry-After in responses with renewal information, in seconds.
-MIN_ASK_AGAIN = 5
+#: Retry-After in responses with renewal information: six hours for a lifetime of 47 days, and its minimum in seconds.
+ASK_AGAIN, MIN_ASK_AGAIN = 6 / (47 * 24), 1
 
 
 def window(
@@ -37,4 +37,4 @@ def window(
 
 def ask_again(certificate: Certificate) -> int:
     """Return how long a client should wait before it asks for the window again, in seconds."""
-    return max(MIN_ASK_AGAIN, int((certificate.not_after - certificate.issued) / 20))
+    return max(MIN_ASK_AGAIN, round((certificate.not_after - certificate.issued) * ASK_AGAIN))

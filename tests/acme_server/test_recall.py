@@ -50,10 +50,11 @@ async def test_a_recall_ends_for_a_client_that_replaced_its_certificate(
     await browser.register()
     old = await issued(browser)
     selection = {"spread_s": 5, **{key: lab.server.issuer.key_id.hex() for key in selection}}
-    assert [row["replaced"] for row in ask(lab, selection)["recalls"]] == [0]
+    (row,) = ask(lab, selection)["recalls"]
+    assert (row["replaced"], row["outstanding"]) == (0, ["www.example.com"])
     new = await issued(browser)
     (row,) = lab.server.recalls._show()["recalls"]
-    assert (row["selected"], row["replaced"]) == (1, 1)
+    assert (row["selected"], row["replaced"], row["outstanding"]) == (1, 1, [])
     window = (await info(lab, browser, new))["suggestedWindow"]
     assert window["start"] > (await info(lab, browser, old))["suggestedWindow"]["end"]
 

@@ -42,6 +42,6 @@ def test_the_window_is_the_earliest_that_applies(
     assert url == expected[2]
 
 
-def test_clients_ask_again_after_a_twentieth_of_the_lifetime() -> None:
-    assert ask_again(CERTIFICATE) == 15
+def test_clients_ask_again_after_six_hours_of_47_days() -> None:
+    assert ask_again(replace(CERTIFICATE, not_after=1000.0 + 47 * 86400)) == 6 * 3600
     assert ask_again(replace(CERTIFICATE, not_after=1010.0)) == MIN_ASK_AGAIN
