@@ -13,6 +13,8 @@ from origin.ranges import ByteRange, UnsatisfiableError, parse
 
 #: Size of each write to a response, in bytes.
 CHUNK = 64 * 1024
+#: Maximum size of a body that is sent in one write with the header, in bytes: what fits into one TCP segment with it.
+SMALL = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,10 @@ async def send(request: web.Request, what: Representation, **more: str) -> web.S
     if parts:
         headers["Content-Range"] = parts[0].content_range(what.length)
     part = parts[0] if parts else whole
-    response = web.StreamResponse(status=206 if parts else 200, headers={**headers, "Content-Length": str(len(part))})
+    status = 206 if parts else 200
+    if len(part) <= SMALL:
+        return web.Response(status=status, headers=headers, body=b"".join(what.chunks(part)) if len(part) else b"")
+    response = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(part))})
     await response.prepare(request)
     if request.method == "GET" and len(part):
         for chunk in what.chunks(part):

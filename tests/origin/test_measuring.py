@@ -13,10 +13,12 @@ import pytest
 from origin.application import Options, Parts, build, request_counter
 from origin.key_exchange import Groups, group_in
 from origin.measuring import CPU_WAITING
+from origin.representations import SMALL
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
 from tests.origin.conftest import Client
 from tests.peers import Papers, papers
+from theory.slow_start import MSS
 
 __all__ = ["papers"]
 
@@ -29,6 +31,19 @@ async def test_a_range_of_bytes_is_the_same_as_in_the_whole(ask: Client) -> None
     assert (await ask("GET", "/bytes/200000", range="bytes=5-", if_range='"bytes-9"')).body == whole
     assert (await ask("GET", "/bytes/200000", if_none_match='"bytes-200000"')).status == 304
     assert (await ask("GET", "/bytes/5", range="bytes=9-")).fields["content-range"] == "bytes */5"
+
+
+async def test_a_small_response_is_sent_in_one_segment(ask: Client) -> None:
+    host, _, port = ask.base.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET /bytes/{SMALL} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    first = await reader.read(1 << 16)
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = first.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert len(body) == SMALL
+    assert len(first) <= MSS
 
 
 async def test_cpu_time_is_used_while_other_requests_are_served(ask: Client) -> None:
