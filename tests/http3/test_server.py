@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("aioquic", reason="aioquic is an optional dependency of firstbyte")
 
+from aioquic.quic.events import StreamDataReceived
+
 from http3.server import MAX_TICKETS, Tickets
 from scenarios.instruments import quic_client
 from scenarios.instruments.connection import Address
@@ -79,6 +81,27 @@ async def test_a_connection_survives_a_change_of_address(served):
         after = (await whoami(client))["peer"]
         await client.ping()
     assert before != after
+
+
+async def test_no_datagram_has_data_of_two_responses(served, monkeypatch):
+    to, trust = served
+    received: list[set[int]] = []
+    async with quic_client.connect(to, trust) as client:
+        datagram, event = client.datagram_received, client.quic_event_received
+
+        def record(each):
+            if isinstance(each, StreamDataReceived) and each.stream_id % 4 == 0:  # a response
+                received[-1].add(each.stream_id)
+            event(each)
+
+        def begin(*words):
+            received.append(set())
+            datagram(*words)
+
+        monkeypatch.setattr(client, "datagram_received", begin)
+        monkeypatch.setattr(client, "quic_event_received", record)
+        await quic_client.gather(client.ask(HOST, ["/bytes/1000"] * 6))
+    assert sorted(len(streams) for streams in received if streams) == [1] * 6
 
 
 async def test_a_server_whose_certificate_is_for_another_name_is_refused(served):
