@@ -53,10 +53,15 @@ class Findings:
         """
         self.result.checks.append(Check(name, expected, got, ok, value, low, high))
 
-    def check_near(self, row: Row, tolerance: float, *, absolute: bool = False) -> None:
+    def check_near(self, row: Row, tolerance: float, *, absolute: bool = False, scattered: bool = False) -> None:
         """Check that the measurement of *row* is within *tolerance* of its prediction.
 
-        The tolerance is a share of the prediction (0.05 is 5 %) or, with *absolute*, a value in the row's unit.
+        Args:
+            row: the row to check.
+            tolerance: share of the prediction (0.05 is 5 %) or, with *absolute*, a value in the row's unit.
+            absolute: whether *tolerance* is a value instead of a share.
+            scattered: whether the measurement scatters on a busy machine.  If it is outside the tolerance, but its
+                confidence interval reaches into it, the run is then invalid: it decides neither for nor against theory.
         """
         predicted, got = row.predicted or 0.0, row.measured.value
         room = tolerance if absolute else tolerance * abs(predicted)
@@ -65,6 +70,12 @@ class Findings:
         # A tolerance of 0 requires the exact value in every run, not only as the median of repeats.
         bounds = {"value": got, "low": predicted - room, "high": predicted + room} if room else {}
         ok = abs(got - predicted) <= room
+        if scattered:
+            low, high = row.measured.low, row.measured.high
+            decided = ok or high < predicted - room or low > predicted + room
+            self.gate(
+                f"scatter of {row.name}", "decides for or against theory", f"{number(low)} to {number(high)}", decided
+            )
         self.check(row.name, f"{number(predicted)}{unit} {within}", f"{number(got)}{unit}", ok, **bounds)
 
     def gate(self, name: str, expected: str, got: str, ok: bool) -> None:

@@ -1,8 +1,11 @@
 """Round trips of QUIC (RFC 9000, RFC 9001), and responses delayed by loss on separate streams or on a single one.
 
-Data in a lost packet is delayed until it is retransmitted.  QUIC delivers each stream independently; TCP delivers a
-single stream in order, so that all data after the gap is delayed as well.
+A page is a number of responses, of one packet each, that are requested at the same time.  Data in a lost packet is
+delayed until it is retransmitted.  QUIC delivers each stream independently; TCP delivers a single stream in order, so
+that all data after the gap is delayed as well.
 """
+
+import math
 
 
 def round_trips(*, early: bool = False, moved: bool = False) -> int:
@@ -31,3 +34,25 @@ def delayed_in_order(loss: float, responses: int) -> float:
 def delayed_pages(loss: float, responses: int) -> float:
     """Return the share of delayed pages if each needs *responses* packets; it is the same for every protocol."""
     return delayed_alone(loss, responses)
+
+
+def delayed_by_one(responses: int, *, in_order: bool) -> float:
+    """Return the mean number of a page's responses that one lost packet delays.
+
+    Args:
+        responses: number of responses in the page.
+        in_order: whether all responses share one ordered stream.
+    """
+    return (responses + 1) / 2 if in_order else 1.0
+
+
+def page_deviation(loss: float, responses: int, *, in_order: bool) -> float:
+    """Return the standard deviation of the share of delayed responses in one page.
+
+    Divided by the square root of a number of pages, it is the standard error of the share measured over these pages.
+    """
+    if not in_order:
+        return math.sqrt(loss * (1 - loss) / responses)
+    # The first lost packet is the k-th with probability (1 - loss)^(k - 1) * loss.
+    square = sum(loss * (1 - loss) ** (k - 1) * ((responses - k + 1) / responses) ** 2 for k in range(1, responses + 1))
+    return math.sqrt(square - delayed_in_order(loss, responses) ** 2)

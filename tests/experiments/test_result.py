@@ -3,6 +3,7 @@ import json
 import pytest
 
 from experiments.estimate import Estimate
+from experiments.findings import Findings
 from experiments.result import Check, Quantity, Result, Row, Verdict
 
 
@@ -33,6 +34,22 @@ def check(name="lost", *, ok):
     ],
 )  # fmt: skip
 def test_the_verdict(made, verdict):
+    assert made.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "verdict"),
+    [
+        pytest.param(1.9, 2.05, 2.6, Verdict.PASS, id="near"),
+        pytest.param(2.05, 2.3, 2.6, Verdict.INVALID, id="the-interval-reaches-into-the-tolerance"),
+        pytest.param(2.2, 2.3, 2.6, Verdict.FAIL, id="the-interval-is-outside"),
+        pytest.param(1.2, 1.5, 1.8, Verdict.FAIL, id="below"),
+    ],
+)
+def test_a_measurement_that_scatters_too_much_decides_nothing(low, value, high, verdict):
+    made = result(prediction={"slope": Quantity(2.0)})
+    findings = Findings(made)
+    findings.check_near(findings.row("slope", Estimate(value, low, high)), 0.1, absolute=True, scattered=True)
     assert made.verdict is verdict
 
 

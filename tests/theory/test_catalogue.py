@@ -3,6 +3,7 @@
 import random
 from itertools import accumulate
 from operator import or_
+from statistics import fmean, pstdev
 
 import pytest
 from hypothesis import given
@@ -347,8 +348,14 @@ def test_streams_of_quic_wait_for_their_own_packets_only() -> None:
     assert quic.delayed_in_order(0.01, 1) == quic.delayed_alone(0.01)
     # Simulate pages of six responses, each of which waits for all lost packets before it.
     rng = random.Random(2)
-    late = sum(any_lost for _ in range(20_000) for any_lost in accumulate((rng.random() < 0.03 for _ in range(6)), or_))
-    assert late / 120_000 == pytest.approx(quic.delayed_in_order(0.03, 6), rel=0.05)
+    pages = [[rng.random() < 0.03 for _ in range(6)] for _ in range(20_000)]
+    for in_order in (False, True):
+        late = [sum(accumulate(page, or_) if in_order else page) for page in pages]
+        share = quic.delayed_in_order(0.03, 6) if in_order else quic.delayed_alone(0.03)
+        assert fmean(late) / 6 == pytest.approx(share, rel=0.05)
+        assert pstdev(late) / 6 == pytest.approx(quic.page_deviation(0.03, 6, in_order=in_order), rel=0.03)
+        hit_once = [count for page, count in zip(pages, late, strict=True) if sum(page) == 1]
+        assert fmean(hit_once) == pytest.approx(quic.delayed_by_one(6, in_order=in_order), rel=0.03)
 
 
 def test_costs_of_encryption_are_consistent() -> None:

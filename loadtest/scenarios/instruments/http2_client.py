@@ -41,6 +41,10 @@ class Http2Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection without waiting for the server to close it."""
         self.sock.close()
 
     def ask(self, paths: list[str]) -> list[float]:

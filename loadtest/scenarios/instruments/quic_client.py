@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,16 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent
 from aioquic.tls import SessionTicket
 
+from hostfiles.layout import TRUST_ANCHOR
 from scenarios.instruments.connection import Address
+from scenarios.instruments.page_loads import AT_ONCE, Pages
 
 #: Seconds after which a request or a handshake fails.
 TIMEOUT = 10.0
+#: Number of pages that are loaded after a connection has been opened.  They enlarge the server's congestion window, so
+#: that it sends later pages in one burst.  They also fill QPACK's table (RFC 9204), so that no later response waits for
+#: another packet with an entry of the table.
+WARM_UP = 3
 
 
 class QuicError(OSError):
@@ -155,3 +161,36 @@ async def _socket(client: Client) -> asyncio.DatagramTransport:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: client, local_addr=("0.0.0.0", 0))
     return transport
+
+
+class QuicPages(Pages[tuple[Client, AsyncExitStack]]):
+    """Pages over HTTP/3: one stream per response."""
+
+    async def open(self, connections: int) -> None:
+        """Open connections; raise `QuicError` on failure."""
+        left = self.needs + connections
+        while left > 0:
+            self.stock += await asyncio.gather(*(self._open() for _ in range(min(left, AT_ONCE))))
+            left -= AT_ONCE
+
+    async def _open(self) -> tuple[Client, AsyncExitStack]:
+        stack = AsyncExitStack()
+        client = await stack.enter_async_context(connect(self.to, TRUST_ANCHOR))
+        for _ in range(WARM_UP):
+            await gather(client.ask(self.to.host, self.paths))
+        return client, stack
+
+    async def load(self) -> list[float]:
+        """Load one page over the newest connection; raise `QuicError` if a response fails."""
+        client, stack = self.stock[-1]
+        responses = await gather(client.ask(self.to.host, self.paths))
+        times = [each.first_byte_ms for each in responses]
+        if max(times) > self.limit:
+            self.stock.pop()
+            await stack.aclose()
+        return times
+
+    async def close(self) -> None:
+        """Close all connections."""
+        while self.stock:
+            await self.stock.pop()[1].aclose()

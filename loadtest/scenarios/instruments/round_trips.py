@@ -38,6 +38,28 @@ def check_slope(
     return median(time - trips * rtt for rtt, time in points)
 
 
+def check_slope_of_rounds(
+    findings: Findings, name: str, trips: int, samples: Sequence[tuple[float, Sequence[float]]]
+) -> float:
+    """Fit a line to the times of each round, and check that the median of the slopes is *trips*.
+
+    A round measures once at each round-trip time, so that a busy period of the machine affects all of them.
+
+    Args:
+        findings: receives a row, a check, and a gate for the scatter of the slopes.
+        name: name of the row and of the check.
+        trips: expected round trips.
+        samples: pairs (round-trip time, times measured with this round-trip time, one per round), in milliseconds.
+
+    Returns:
+        The median time in milliseconds in addition to the round trips.
+    """
+    rounds = list(zip(*([(rtt, time) for time in times] for rtt, times in samples), strict=False))
+    row = findings.row(name, Estimate.of(Line.through(each).slope for each in rounds))
+    findings.check_near(row, TOLERANCE, absolute=True, scattered=True)
+    return Estimate.of(time - trips * rtt for each in rounds for rtt, time in each).value
+
+
 def shortest_to_median(x: float, times: Sequence[float]) -> tuple[float, float, float, float]:
     """Return a chart dot at the shortest time, with an error bar up to the median."""
     return x, min(times), min(times), median(times)
