@@ -2,46 +2,35 @@
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
 
 from dnsmessage import Message
 from stub.channel import channel
 from stub.errors import MalformedReplyError
-from stub.exchange import Exchange, Server, reply_to
+from stub.exchange import Exchange, Server, family, reply_to
 from stub.message import parse
 from stub.transport import Transport
+
+#: Size of the receive buffer, in bytes.
+_CHUNK = 65_536
 
 
 async def udp(wire: bytes, server: Server, exchange: Exchange) -> Message:
     """Send a query in a datagram and return the reply; raise `OSError` on failure."""
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(wire, exchange), remote_addr=server)
-    try:
-        transport.sendto(wire)
+    with socket.socket(family(server), socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(server)
+        sock.send(wire)
         exchange.sent += len(wire)
-        reply = await protocol.reply
-        exchange.round_trips += 1
-        return reply
-    finally:
-        transport.close()
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    """Receives the datagram that replies to *wire*, and counts received bytes."""
-
-    def __init__(self, wire: bytes, exchange: Exchange) -> None:
-        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._wire, self._exchange = wire, exchange
-
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio passes *addr*
-        self._exchange.received += len(data)
-        if not self.reply.done():
-            with contextlib.suppress(MalformedReplyError):
-                self.reply.set_result(parse(self._wire, data))
-
-    def error_received(self, exc: Exception) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(exc)
+        while True:
+            data = await loop.sock_recv(sock, _CHUNK)
+            exchange.received += len(data)
+            with contextlib.suppress(MalformedReplyError):  # wait for another datagram: this one is not the reply
+                reply = parse(wire, data)
+                exchange.round_trips += 1
+                return reply
 
 
 class Stream(asyncio.Protocol):

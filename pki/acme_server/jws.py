@@ -25,6 +25,8 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, str, hashes.HashAlgorithm, int]] = {
     "P-256": (ec.SECP256R1(), "ES256", hashes.SHA256(), 32),
     "P-384": (ec.SECP384R1(), "ES384", hashes.SHA384(), 48),
 }
+#: Hash function of the signature, and size of the numbers r and s in bytes, by algorithm.
+_ECDSA = {algorithm: (ec.ECDSA(digest), size) for _, algorithm, digest, size in _CURVES.values()}
 #: The prime of Curve25519's field, and the y coordinates of its points of small order.  Signatures can be forged if the
 #: public key is such a point.
 _P25519 = 2**255 - 19
@@ -71,7 +73,7 @@ class SignedRequest:
                 algorithms=list(ALGORITHMS),
             )
         try:
-            _verify(key, self.signature, self.signed)
+            _verify(key, algorithm, self.signature, self.signed)
         except InvalidSignature:
             raise problems.malformed("the signature does not match") from None
 
@@ -110,7 +112,7 @@ def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
 def read_object(text: bytes, expected: str) -> dict[str, Any]:
     """Parse a JSON object; raise `Problem` with the detail *expected* if *text* is invalid or nested too deeply."""
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode())  # JSON is UTF-8 (RFC 8259 section 8.1)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -218,14 +220,14 @@ def _sized(text: object, size: int) -> bytes:
     return data
 
 
-def _verify(key: PublicKey, signature: bytes, signed: bytes) -> None:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        _, _, digest, size = next(entry for entry in _CURVES.values() if entry[0].name == key.curve.name)
+def _verify(key: PublicKey, algorithm: str, signature: bytes, signed: bytes) -> None:
+    if (curve := _ECDSA.get(algorithm)) is not None:
+        ecdsa, size = curve
         if len(signature) != 2 * size:
             raise InvalidSignature
         numbers = int.from_bytes(signature[:size]), int.from_bytes(signature[size:])
-        key.verify(encode_dss_signature(*numbers), signed, ec.ECDSA(digest))
-    elif isinstance(key, rsa.RSAPublicKey):
-        key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+        key.verify(encode_dss_signature(*numbers), signed, ecdsa)  # type: ignore[call-arg,arg-type]  # `read_jwk` returns an EC key for these algorithms
+    elif algorithm == "RS256":
+        key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())  # type: ignore[call-arg,arg-type]  # `read_jwk` returns an RSA key for this algorithm
     else:
-        key.verify(signature, signed)
+        key.verify(signature, signed)  # type: ignore[call-arg]  # `read_jwk` returns an Ed25519 key for EdDSA

@@ -1,6 +1,7 @@
 """The CA's ACME server over HTTPS (RFC 8555), with one handler per resource and shared request validation."""
 
 import datetime as dt
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
@@ -210,7 +211,7 @@ class AcmeServer:
         response.headers.add("Link", f'<{self.settings.base}/directory>;rel="index"')
         response.headers.setdefault("Cache-Control", "no-store")
         # Use the service's clock, which drills can skew; clients detect clock skew with this header.
-        response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)
+        response.headers["Date"] = _http_date(int(self.telemetry.clock.time()))
         resource = injection.resource_of(request.path)
         self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
         return response
@@ -463,6 +464,11 @@ class AcmeServer:
         if url:
             body["explanationURL"] = url
         return web.json_response(body, headers=after)
+
+
+@functools.lru_cache(maxsize=2)
+def _http_date(at: int) -> str:
+    return formatdate(at, usegmt=True)
 
 
 def _problem(problem: Problem) -> web.Response:
