@@ -5,10 +5,10 @@
 A client on one core reads complete transfers over loopback, one at a time; the server runs on another core. Rounds
 alternate between the two servers, and the median is reported. The reported figure is the number of records sent per
 second of the server's CPU time. Two transfers are reported separately: the first one after the zone was loaded from its
-file, and the first one after a change, because our server encodes the changed zone during that transfer. During our
-server's transfers, a second client sends queries one at a time; the maximum response time shows how much transfers
-delay queries. Finally, both servers start as secondaries of NSD, and the time from the start of each server until it
-serves the zone is reported. Requires nsd.
+file, and the first one after a change, because our server may have to encode the changed zone during that transfer.
+During our server's transfers, a second client sends queries one at a time; the maximum response time shows how much
+transfers delay queries. Finally, both servers start as secondaries of NSD, and the time from the start of each
+server until it serves the zone is reported. Requires nsd.
 """
 
 import http.client

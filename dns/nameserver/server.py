@@ -25,7 +25,7 @@ from nameserver.requests import Outcome, Requests
 from nameserver.responder import Responder, Response
 from nameserver.secondary import Primary
 from nameserver.store import Store, reloaded
-from nameserver.transfer import encode
+from nameserver.transfer import encode, revise
 from nameserver.update import UpdateError, changed
 from nameserver.zone import Zone
 from telemetry import Telemetry, log
@@ -291,6 +291,7 @@ class Server:
                 change = None if old is None else old.diff(new)
                 if old is not None and change is not None and change.old != change.new:
                     self.store.record(old, change, file)
+                    revise(old, new, change)
             return new, done
 
         async with self._changing:

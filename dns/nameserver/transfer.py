@@ -20,6 +20,9 @@ from nameserver.zone import Zone, kind
 MESSAGE = 32_768
 #: Number of RRsets that are encoded at a time.
 GROUP = 256
+#: Maximum number of records in a change that `revise` applies to encoded messages. For each of them, it searches all
+#: messages, which takes about 0.3 ms for a zone with 100,000 names.
+MAX_REVISED = 64
 #: Compression pointer to the name in the question, the apex: every owner name is or ends with this pointer.
 _APEX = b"\xc0\x0c"
 _SOA = kind(rdtypes.SOA)
@@ -34,6 +37,55 @@ def encode(zone: Zone) -> None:
     """Encode *zone* for transfers in advance; otherwise, its first transfer encodes it."""
     for _ in _encoded(zone):
         pass
+
+
+def revise(old: Zone, new: Zone, change: Change) -> None:
+    """Encode *new* by applying *change* to the messages of the previous version, *old*.
+
+    Does nothing if *old* has not been encoded or if *change* is large. Both versions share the unchanged messages.
+    """
+    if new.encoded or not old.encoded or len(change) > MAX_REVISED:
+        return
+    apex = len(new.apex.wire)
+    before, after = (_record(_soa(zone), apex) for zone in (old, new))
+    deleted, added = ([_record(record, apex) for record in records] for records in (change.deleted, change.added))
+    messages, missing = list(old.encoded), set(deleted)
+    messages[0] = messages[0][0] - 1, messages[0][1].removeprefix(before)
+    messages[-1] = messages[-1][0] - 1, messages[-1][1].removesuffix(before)
+    for at, (_, body) in enumerate(messages):
+        if found := {record for record in missing if record in body}:
+            records = list(_split(body))
+            found.intersection_update(records)  # the bytes of a record may also be part of another record's data
+            missing -= found
+            records = [record for record in records if record not in found]
+            messages[at] = len(records), b"".join(records)
+    if not missing:
+        new.encoded = tuple(_merged([(1, after), *messages, *((1, record) for record in added), (1, after)]))
+
+
+def _merged(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Join neighbouring messages while they are not larger than `MESSAGE`."""
+    total, parts, size = 0, list[bytes](), 0
+    for count, body in messages:
+        if parts and size + len(body) > MESSAGE:
+            yield total, b"".join(parts)
+            total, parts, size = 0, [], 0
+        parts.append(body)
+        total, size = total + count, size + len(body)
+    yield total, b"".join(parts)
+
+
+def _split(body: bytes) -> Iterator[bytes]:
+    """Yield the encoded records in the body of a message."""
+    at = 0
+    while at < len(body):
+        end = at
+        while body[end] < _APEX[0]:
+            end += 1 + body[end]
+        end += 12
+        end += int.from_bytes(body[end - 2 : end], "big")
+        yield body[at:end]
+        at = end
 
 
 def _encoded(zone: Zone) -> Iterator[tuple[int, bytes]]:

@@ -15,13 +15,17 @@ import dns.tsig
 import dns.xfr
 import dns.zone
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dnsmessage import Name, encode_query
+from dnsmessage import Name, encode_query, rdtypes
 from dnsmessage.keyfile import parse_keys
+from dnsmessage.request import decode_request
 from nameserver import Zone, access, parse
 from nameserver.access import Access, SettingError
 from nameserver.changes import MAX_HISTORY
 from nameserver.server import Server
+from nameserver.transfer import encode, revise, whole
 from telemetry import Telemetry
 from tests import judges
 from tests.nameserver.daemons import KEY, SECRET
@@ -244,3 +248,56 @@ def test_an_update_policy_is_for_types_and_names() -> None:
         ("a.dyn.example.", 16, True), ("dyn.example.", 16, False), ("www.example.", 16, False),
     ]:  # fmt: skip
         assert rights.may_update(zone, key, Name.from_text(name), rdtype) == allowed, name
+
+
+def received(zone: Zone) -> list[str]:
+    """Return all records of a transfer of *zone* as dnspython reads them, in the order of the messages."""
+    query = encode_query(1, zone.apex, rdtypes.AXFR)
+    messages = [dns.message.from_wire(wire, one_rr_per_rrset=True) for wire in whole(decode_request(query), zone)]
+    return [rrset.to_text() for message in messages for rrset in message.answer]
+
+
+LABELS = st.sampled_from(["a", "b", "a.b", "long" * 12])
+#: TXT records can contain the bytes of another record, and make messages exceed their target size.
+RECORDS = st.tuples(LABELS, st.sampled_from(["A 192.0.2.1", "A 192.0.2.2", "TXT x", f"TXT {' y' * 16000}", "MX 1 a"]))
+ZONES = st.lists(RECORDS, max_size=12, unique=True)
+
+
+@given(ZONES, st.lists(ZONES, min_size=1, max_size=4))
+def test_messages_changed_with_the_zone_hold_the_records_of_the_zone(first: list, versions: list[list]) -> None:
+    def make(serial: int, records: list[tuple[str, str]]) -> Zone:
+        return parse("example.", text(serial, "".join(f"{name} {data}\n" for name, data in records)))
+
+    zone = make(1, first)
+    encode(zone)
+    for serial, records in enumerate(versions, 2):
+        change = zone.diff(make(serial, records))
+        new = zone.apply(change)
+        revise(zone, new, change)
+        assert new.encoded
+        found, fresh = received(new), received(make(serial, records))
+        assert sorted(found) == sorted(fresh)
+        assert found[0] == found[-1] == fresh[0]
+        zone = new
+
+
+def test_the_bytes_of_a_record_inside_another_record_are_kept() -> None:
+    hidden = b"\1a\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
+    data = "".join(f"\\{byte:03d}" for byte in hidden)
+    old = parse("example.", text(1, f'a A 192.0.2.1\nt TXT "{data}"\n'))
+    new = parse("example.", text(2, f'a A 192.0.2.2\nt TXT "{data}"\n'))
+    encode(old)
+    revise(old, new, old.diff(new))
+    assert new.encoded
+    assert sorted(received(new)) == sorted(received(parse("example.", text(2, f'a A 192.0.2.2\nt TXT "{data}"\n'))))
+
+
+def test_a_small_change_shares_the_other_messages_with_the_version_before_it() -> None:
+    old = parse("example.", text(1, "".join(f"h{i} A 192.0.2.1\n" for i in range(5000))))
+    encode(old)
+    change = old.diff(old.replace(Name.from_text("h77.example."), rdtypes.A, 60, [b"\xc0\0\2\2"]))
+    new = old.apply(change)
+    revise(old, new, change)
+    shared = {id(body) for _, body in old.encoded} & {id(body) for _, body in new.encoded}
+    assert len(old.encoded) > 3
+    assert len(shared) >= len(old.encoded) - 3, "all but the first, the changed and the last one"
