@@ -15,6 +15,10 @@ MATHIS = math.sqrt(1.5)
 #: Mean window with independent losses divided by the mean window with evenly spaced losses.  Reno: 1.3098 / √p (Ott,
 #: Kemperman, Mathis 1996, "The stationary behavior of ideal TCP congestion avoidance"); CUBIC: our own simulation.
 RENO_BY_CHANCE, CUBIC_BY_CHANCE = 1.3098 / MATHIS, 1.23
+#: Relative standard deviation of the ratio of the throughput and the model for the measured loss rate, for one loss; it
+#: falls with the square root of the number of losses.  From our own simulation of both algorithms with independent
+#: losses (tests/theory/test_monte_carlo.py); CUBIC scatters most where it grows faster than Reno.
+SCATTER = {"Reno": 0.15, "CUBIC": 0.45}
 #: Constants of RFC 9438 section 5: growth in segments per second cubed, and share of the window kept after a loss.
 CUBIC_C, CUBIC_BETA = 0.4, 0.7
 
@@ -28,6 +32,27 @@ def cubic_window(loss: float, rtt: float) -> float:
     """Return CUBIC's mean congestion window in segments (RFC 9438 section 5.1); at least Reno's (section 4.3)."""
     factor = math.pow(CUBIC_C * (3 + CUBIC_BETA) / (4 * (1 - CUBIC_BETA)), 0.25)
     return max(reno_window(loss), factor * math.pow(rtt / loss, 0.75))
+
+
+def reno_window_by_chance(loss: float) -> float:
+    """Return Reno's mean congestion window in segments if losses are independent."""
+    return reno_window(loss) * RENO_BY_CHANCE
+
+
+def cubic_window_by_chance(loss: float, rtt: float) -> float:
+    """Return CUBIC's mean congestion window in segments if losses are independent; at least Reno's."""
+    factor = CUBIC_BY_CHANCE * math.pow(CUBIC_C * (3 + CUBIC_BETA) / (4 * (1 - CUBIC_BETA)), 0.25)
+    return max(reno_window_by_chance(loss), factor * math.pow(rtt / loss, 0.75))
+
+
+def standard_error(name: str, losses: int) -> float:
+    """Return the relative standard error of the throughput divided by the model's, if both are measured.
+
+    Args:
+        name: ``Reno`` or ``CUBIC``.
+        losses: number of losses during the measurement.
+    """
+    return SCATTER[name] / math.sqrt(max(1, losses))
 
 
 def throughput_bps(window: float, rtt: float, mss: int = MSS) -> float:

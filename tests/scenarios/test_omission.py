@@ -11,10 +11,12 @@ from tests.scenarios.runs import failed, predicted
 USUAL = 0.02
 
 
-def concluded(tmp_path, *, negative=False, stall=1.0, patient=True, failures=0, lag=0.001, recorded=1.0):
+def concluded(tmp_path, *, negative=False, stall=1.0, patient=True, failures=0, lag=0.001, recorded=1.0, **busy):
     """Return a synthetic run in which the server stalls for *stall* times the configured time.
 
-    Users of the closed loop wait for each response before the next request if *patient* is true.
+    Users of the closed loop wait for each response before the next request if *patient* is true.  On a busy machine,
+    the server takes ``drain`` seconds longer for the requests that have accumulated, and users pause ``pause`` times as
+    long.
     """
     experiment = Omission(parameters.bind(Omission.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
@@ -22,7 +24,7 @@ def concluded(tmp_path, *, negative=False, stall=1.0, patient=True, failures=0, 
     end = begin + stall * p.stall_s
 
     def latency(at):
-        return USUAL + (end - at if begin <= at < end else 0.0)
+        return USUAL + (end - at + busy.get("drain", 0.0) if begin <= at < end else 0.0)
 
     due = [n / p.rate for n in range(round(p.rate * p.window_s))]
     experiment.open = [(at, latency(at)) for at in due]
@@ -30,7 +32,7 @@ def concluded(tmp_path, *, negative=False, stall=1.0, patient=True, failures=0, 
         at = user * experiment.interval / p.users
         while at < p.window_s:
             experiment.closed.append((at, latency(at)))
-            at += max(experiment.interval, latency(at)) if patient else experiment.interval
+            at += max(experiment.interval * busy.get("pause", 1.0), latency(at)) if patient else experiment.interval
     experiment.failed, experiment.lag, experiment.stalled, experiment.host = failures, lag, begin, "edge"
     times = [n / 10 for n in range(100)] + [9.9 + recorded * p.stall_s + n / 10 for n in range(50)]
     run.recorders.series["edge"] = Series(tuple(times), {})
@@ -65,7 +67,11 @@ def test_the_control_without_an_open_loop_fails(tmp_path):
     assert set(Omission.control.fails) <= set(failed(concluded(tmp_path, negative=True)))
 
 
-@pytest.mark.parametrize("unfit", [{"failures": 1}, {"lag": 0.5}], ids=["a-failed-request", "late-requests"])
+@pytest.mark.parametrize(
+    "unfit",
+    [{"failures": 1}, {"lag": 0.5}, {"drain": 0.5}, {"pause": 1.2}],
+    ids=["a-failed-request", "late-requests", "a-slow-server", "slow-users"],
+)
 def test_a_load_that_did_not_run_as_planned_makes_the_run_invalid(unfit, tmp_path):
     assert concluded(tmp_path, **unfit).result.verdict is Verdict.INVALID
 

@@ -188,6 +188,40 @@ def test_the_curve_of_cubic(loss: float, rtt: float) -> None:
         assert sent / rounds == pytest.approx(factor * congestion.cubic_window(loss, rtt), rel=rel), kind
 
 
+@pytest.mark.parametrize(
+    ("name", "loss", "rtt", "rounds"),
+    [("Reno", 0.004, 0.08, 200), ("Reno", 0.01, 0.1, 1000), ("CUBIC", 0.004, 0.08, 200), ("CUBIC", 0.001, 0.2, 400)],
+)
+def test_the_scatter_of_throughputs_over_few_losses(name: str, loss: float, rtt: float, rounds: int) -> None:
+    """Simulate short uploads with independent losses, and compare each with the model for its own loss rate."""
+    rng, ratios, counts = random.Random(4), [], []
+    kept = congestion.CUBIC_BETA if name == "CUBIC" else 0.5
+    for _ in range(300):
+        window = peak = friendly = congestion.reno_window(loss)
+        since, sent, losses = 0.0, 0.0, 0
+        for _ in range(rounds):
+            sent += window
+            if rng.random() < 1 - (1 - loss) ** window:
+                losses, peak, since, window = losses + 1, window, 0.0, max(2.0, window * kept)
+                friendly = window
+                continue
+            since += rtt
+            friendly += 3 * (1 - kept) / (1 + kept)  # one segment per round for Reno
+            back = (peak * (1 - kept) / congestion.CUBIC_C) ** (1 / 3)
+            cubic = congestion.CUBIC_C * (since - back) ** 3 + peak if name == "CUBIC" else 0.0
+            window = max(friendly, cubic)
+        if losses:
+            own = losses / sent
+            model = congestion.cubic_window_by_chance(own, rtt)
+            model = model if name == "CUBIC" else congestion.reno_window_by_chance(own)
+            ratios.append(sent / rounds / model)
+            counts.append(losses)
+    mean = sum(ratios) / len(ratios)
+    assert mean == pytest.approx(1, abs=0.15)
+    scatter = math.sqrt(sum((each - mean) ** 2 for each in ratios) / len(ratios)) / mean
+    assert scatter < congestion.standard_error(name, round(sum(counts) / len(counts)))
+
+
 @pytest.mark.parametrize(("delay", "interval", "loss"), [(0.05, 1 / 60, 0.01), (0.02, 0.05, 0.2), (0.05, 1 / 60, 0)])
 def test_the_age_of_snapshots_over_udp(delay: float, interval: float, loss: float) -> None:
     rng, count = random.Random(9), 200_000
