@@ -97,8 +97,7 @@ def _expired(i: Inputs) -> float:
 TOPICS = (
     Topic(
         "names",
-        "C clients, R resolvers, T the TTL, t seconds since the change or into the outage; occ: share of "
-        "caches that hold the record",
+        "C clients, R resolvers, T the TTL, t seconds since the change; occ: share of caches that hold the record",
         "every client and every resolver keeps an answer for its TTL; lookups are Poisson and spread evenly",
         ("run", "ttl"),
         (
@@ -124,6 +123,15 @@ TOPICS = (
                 "occ · (1 - t/T), occ = λT/(1 + λT)",
                 lambda i, _: ttl.stale_share(_per_resolver(i), i.ttl, i.change_after),
             ),
+        ),
+    ),
+    Topic(
+        "outage of the name servers",
+        "λ queries/s at a resolver, T the TTL, t seconds into the outage; occ = λT/(1 + λT): share of caches that hold "
+        "the record",
+        "no name server of the zone answers during the outage; before it, lookups are Poisson and spread evenly",
+        ("run", "dns-outage"),
+        (
             Row(
                 "stranded",
                 "queries that fail at the end of a DNS outage",
