@@ -229,10 +229,10 @@ class DnsPrivacy(Experiment[Parameters]):
         found = run.findings
         run.raw["times, ms"] = {f"{t}, N = {n}": dict(each) for (t, n), each in self.times.items()}
         trips = {}
-        for (transport, n), times in self.times.items():
+        for transport, n in sorted(self.times, key=lambda arm: (list(TRANSPORTS).index(arm[0]), arm[1])):
             words = TRANSPORTS[transport]
             name, expected = f"round trips of N = {n}, {words}", round(n * privacy.round_trips(transport, n))
-            samples = [(rtt, [self._shortest(transport, n, rtt)]) for rtt in times]
+            samples = [(rtt, [self._shortest(transport, n, rtt)]) for rtt in self.times[transport, n]]
             check_slope(found, name, expected, samples, TOLERANCE)
             slope = found.result.rows[-1].measured
             trips[transport, n] = found.row(f"round trips per query, {words}, N = {n}", slope.scaled(1 / n)).measured
