@@ -38,6 +38,6 @@ COPY --from=build /opt/venv /opt/venv
 # --- lab, locust: with independent programs to test against --------------------------------------------------------
 FROM host AS lab
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
-    apt-get update && apt-get install -y --no-install-recommends bind9-dnsutils curl dnsperf fonts-dejavu-core knot-dnsutils librsvg2-bin openssl unbound
+    apt-get update && apt-get install -y --no-install-recommends bind9-dnsutils curl dnsperf fonts-dejavu-core iperf3 knot-dnsutils librsvg2-bin nftables openssl unbound
 COPY --from=build-lab /opt/venv /opt/venv
 COPY loadtest/locustfile.py /opt/locustfile.py

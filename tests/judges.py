@@ -67,6 +67,7 @@ JUDGES = (
     Judge("tsig-keygen", "bind9", "key files"),
     Judge("unbound", "unbound", "the hierarchy, resolved by a second resolver", in_image=True, daemon=True),
     Judge("dnsperf", "dnsperf", "the time to an answer", in_image=True),
+    Judge("iperf3", "iperf3", "throughput of a slow link", in_image=True),
     Judge("openssl", "openssl", "certificate chains and TLS handshakes", in_image=True),
     Judge("curl", "curl", "HTTP, and the phases of a request", in_image=True),
     Judge("nginx", "nginx", "conditional requests and ranges", daemon=True),
@@ -81,6 +82,13 @@ JUDGES = (
     Judge("tshark", "tshark", "captures, and TLS decrypted with the key log"),
     Judge("tcpdump", "tcpdump", "captures in the old format"),
     Judge("chromium", "chromium", "the console's page", also=("google-chrome",), extra=("fonts-dejavu-core",)),
+    Judge(
+        "nft",
+        "nftables",
+        "nothing: the host lab sets up a NAT with it for the scenario limits",
+        in_image=True,
+        optional=True,
+    ),
     Judge("haproxy", "haproxy", "settings of a plan, and PROXY headers that the edge reads", daemon=True),
     Judge("promtool", "promtool", "alert rules", optional=True),
 )

@@ -9,6 +9,8 @@
 #   HOST_ROLE=wan                  this host is the router
 #   HOST_ALSO                      a second address of this host, in its own /24
 #   HOST_CUBIC                     an address towards which this host uses CUBIC, whatever it uses towards others
+#   HOST_NAT                       "FIRST-LAST:FIRST-LAST": connections from the first range of source ports leave with a
+#                                  port of the second range, as from a small NAT (scenario `limits`); the kernel tracks them
 #   HOST_CONGESTION_CONTROL        congestion control towards other regions (default reno)
 #   HOST_UID                       another uid; set by the runtime without Docker where uid 1000 cannot read the interpreter
 #   FIRSTBYTE_PREFIX               first half of every address
@@ -51,6 +53,19 @@ else
   [ -z "${HOST_CUBIC:-}" ] || ip route replace "$HOST_CUBIC" via "$router" dev "$device" src "$address" congctl cubic || true
 fi
 ip route del default 2>/dev/null || true
+
+# Only the connections of this NAT are tracked, so that it costs others nothing.  Without nft, or if the kernel lacks
+# connection tracking, `limits` leaves this part out and says so.
+if [ -n "${HOST_NAT:-}" ] && command -v nft >/dev/null; then
+  inside=${HOST_NAT%:*} outside=${HOST_NAT#*:}
+  nft -f - 2>/dev/null <<EOF || true
+table ip firstbyte_nat {
+  chain out { type filter hook output priority raw; tcp sport $inside accept; notrack; }
+  chain in { type filter hook prerouting priority raw; tcp dport $outside accept; notrack; }
+  chain translate { type nat hook postrouting priority srcnat; tcp sport $inside masquerade to :$outside; }
+}
+EOF
+fi
 
 # An unprivileged user namespace has a single uid, which cannot even be set again.
 [ "$user" = "$(id -u)" ] || ids="--reuid $user --regid $user --clear-groups"

@@ -16,11 +16,14 @@ class Source:
     address: str | None = None
     #: First and last source port (requires Linux 6.3); None uses the whole ``ip_local_port_range``.
     ports: tuple[int, int] | None = None
+    #: Exact source port, which may be outside ``ip_local_port_range``; None lets the kernel choose.
+    port: int | None = None
 
     def apply(self, sock: socket.socket) -> None:
         """Apply the source address and port range to an unconnected socket.
 
-        The port is allocated by connect() instead of bind(), so that several destinations can share a port.
+        Unless *port* is given, the port is allocated by connect() instead of bind(), so that several destinations can
+        share a port.
 
         Raises:
             OSError: the address is not local, or the kernel does not support a socket option.
@@ -28,6 +31,9 @@ class Source:
         if self.ports is not None:
             low, high = self.ports
             sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", high << 16 | low))
-        if self.address is not None:
+        if self.port is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((self.address or "", self.port))
+        elif self.address is not None:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((self.address, 0))

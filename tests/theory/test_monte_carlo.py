@@ -18,6 +18,7 @@ from theory import (
     outage,
     propagation,
     queueing,
+    reconnect,
     recovery,
     slow_start,
     snapshots,
@@ -516,3 +517,31 @@ def test_a_deleted_record_comes_back_when_negative_answers_expire() -> None:
     for at in (1.0, 11.0, 13.0, 15.5, 21.0):
         share = sum(begin <= at < end for begin, end in lost) / len(lost)
         assert share == pytest.approx(propagation.share_without_record(at, gone, seconds, negative), abs=0.1)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3], ids=["at-once", "after-a-pause"])
+@pytest.mark.parametrize("factor", [0.5, 0.9, 0.98, 1.02, 1.5, 3.0])
+def test_a_storm_sustains_itself_above_the_tipping_point(factor: float, pause: float) -> None:
+    capacity, timeout = 1000.0, 0.5
+    clients = round(factor * reconnect.tipping_point(capacity, timeout, pause))
+    found = reconnect.storm(clients, capacity, timeout, lambda _: pause, 60.0)
+    if factor < 1:
+        assert len(found.connected) == clients
+    else:
+        assert len(found.connected) == pytest.approx(capacity * timeout, abs=1)
+        assert found.wasted == pytest.approx(capacity * (60 - timeout), rel=0.01)
+
+
+def test_each_cure_ends_a_storm_in_the_time_that_the_handshakes_take() -> None:
+    clients, capacity, timeout = 3000, 1000.0, 0.5
+    rng = random.Random(3)
+    refused = reconnect.storm(clients, capacity, timeout, lambda _: 0.1 * rng.random(), 60, limit=400, refuses=True)
+    patient = reconnect.storm(clients, capacity, clients / capacity + 0.1, lambda _: 0.0, 60)
+    for each in (refused, patient):
+        assert each.until(1, clients) == pytest.approx(clients / capacity, rel=0.02)
+        assert each.wasted == 0
+    short = reconnect.storm(clients, capacity, timeout, lambda _: 0.0, 60, limit=400)
+    assert short.until(1, clients) == pytest.approx(7 * timeout + 0.2, abs=0.01)
+    assert short.wasted == 0
+    back_off = reconnect.storm(clients, capacity, timeout, reconnect.back_off(1, 8, rng.random), 60)
+    assert clients / capacity < back_off.until(0.95, clients) < 30

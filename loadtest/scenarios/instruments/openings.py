@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import resource
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +17,9 @@ from dataclasses import asdict, dataclass
 from linuxnet import counters
 from linuxnet.source_ports import Source
 from waterfall.churn import connect
+
+#: Value of SO_LINGER with which close() resets a connection (socket(7)).
+RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +34,19 @@ class Opening:
     error: str = ""
 
 
-async def open_all(
-    to: tuple[str, int], rate: float, count: int, source: Source, timeout: float, *, until_error: bool = False
-) -> list[Opening]:
+async def open_all(to: tuple[str, int], rate: float, sources: Sequence[Source], timeout: float) -> list[Opening]:
     """Open connections at a fixed rate, keep them open until the last attempt is complete, then reset them.
 
     Args:
         to: IPv4 address and port of the server.
         rate: attempts per second.
-        count: number of attempts.
-        source: source address and ports.
+        sources: source address and ports of each attempt.
         timeout: seconds after which an attempt fails.
-        until_error: whether to stop at the first error.
     """
     opened: list[Opening] = []
     sockets = []
 
-    async def attempt(at: float) -> None:
+    async def attempt(at: float, source: Source) -> None:
         begun = time.monotonic()
         try:
             sock = await asyncio.wait_for(connect(to, source), timeout)
@@ -58,12 +59,11 @@ async def open_all(
 
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
-        for number in range(count):
+        for number, source in enumerate(sources):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))  # wait until the attempt is due
-            group.create_task(attempt(time.monotonic() - began))
-            if until_error and any(each.error for each in opened):
-                break
+            group.create_task(attempt(time.monotonic() - began, source))
     for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # so that no port stays in TIME-WAIT
         sock.close()
     return sorted(opened, key=lambda each: each.at)
 
@@ -97,7 +97,7 @@ async def _limited(to: tuple[str, int], rate: float, spare: int, count: int) -> 
     # The list of open descriptors includes the descriptor that os.listdir() uses, hence the -1.
     limit = len(os.listdir("/proc/self/fd")) - 1 + spare  # noqa: PTH208 - os.listdir() uses exactly one descriptor
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    openings = await open_all(to, rate, count, Source(), 10.0, until_error=False)
+    openings = await open_all(to, rate, [Source()] * count, 10.0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     begun = counters.protocols().get("Tcp.ActiveOpens", 0)
     return {"openings": [asdict(each) for each in openings], "begun": begun}
