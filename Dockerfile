@@ -31,7 +31,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
     && apt-get update && apt-get install -y --no-install-recommends python3 iproute2 tini \
     && useradd --uid 1000 --user-group --no-create-home --shell /usr/sbin/nologin host \
     # A new volume takes its owner from the folder that it is mounted on.
-    && install -d -o 1000 -g 1000 /srv/root /srv/ca /srv/passphrase /srv/trust /srv/token /srv/tls /srv/results /srv/catalog /srv/keys /srv/tsig /srv/state \
+    && install -d -o 1000 -g 1000 /srv/root /srv/ca /srv/passphrase /srv/trust /srv/token /srv/tls /srv/results /srv/catalog /srv/keys /srv/tsig /srv/state /srv/subject \
     && install -d /srv/etc /srv/zones
 COPY --from=build /opt/venv /opt/venv
 

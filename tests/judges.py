@@ -90,6 +90,7 @@ JUDGES = (
         optional=True,
     ),
     Judge("haproxy", "haproxy", "settings of a plan, and PROXY headers that the edge reads", daemon=True),
+    Judge("certbot", "certbot", "nothing: it gets and renews the certificate of a subject that joins the lab"),
     Judge("promtool", "promtool", "alert rules", optional=True),
 )
 BY_NAME = {judge.program: judge for judge in JUDGES}

@@ -12,6 +12,7 @@
 #   HOST_NAT                       "FIRST-LAST:FIRST-LAST": connections from the first range of source ports leave with a
 #                                  port of the second range, as from a small NAT (scenario `limits`); the kernel tracks them
 #   HOST_CONGESTION_CONTROL        congestion control towards other regions (default reno)
+#   HOST_KEEP_DEFAULT              keep the default route: this is a container of the user, with networks of its own
 #   HOST_UID                       another uid; set by the runtime without Docker where uid 1000 cannot read the interpreter
 #   FIRSTBYTE_PREFIX               first half of every address
 set -eu
@@ -52,7 +53,7 @@ else
   # A kernel without CUBIC uses the route above; the scenario `congestion` says so.
   [ -z "${HOST_CUBIC:-}" ] || ip route replace "$HOST_CUBIC" via "$router" dev "$device" src "$address" congctl cubic || true
 fi
-ip route del default 2>/dev/null || true
+[ -n "${HOST_KEEP_DEFAULT:-}" ] || ip route del default 2>/dev/null || true
 
 # Only the connections of this NAT are tracked, so that it costs others nothing.  Without nft, or if the kernel lacks
 # connection tracking, `limits` leaves this part out and says so.

@@ -3,6 +3,7 @@
 import re
 from argparse import ArgumentTypeError
 
+from hostfiles.layout import ADMIN_PORT
 from telemetry import endpoint
 
 #: Payload corruption modes, with the names that `wan.damage` uses.
@@ -75,6 +76,17 @@ def corruption(text: str) -> dict[str, float]:
     return settings
 
 
+def life(text: str) -> float:
+    """Parse the lifetime of a certificate in seconds, from 10 to 3600."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 10 <= value <= 3600:
+        raise ArgumentTypeError(f"expected seconds from 10 to 3600, got {text!r}")
+    return value
+
+
 def limit(text: str) -> float:
     """Parse a time limit in seconds, from 1 to 600."""
     try:
@@ -90,6 +102,13 @@ def clients(text: str) -> int:
     """Parse the number of clients that run at once, from 1 to 64."""
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 64:
         raise ArgumentTypeError(f"expected a whole number from 1 to 64, got {text!r}")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Parse a TCP port other than that of the admin server."""
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 65_535 or int(text) == ADMIN_PORT:
+        raise ArgumentTypeError(f"expected a port from 1 to 65535 other than {ADMIN_PORT}, got {text!r}")
     return int(text)
 
 

@@ -106,7 +106,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
     _everywhere(root)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _plan, _audit, _results, add_pki, _own):
+    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _subjects, _plan, _audit, _results, add_pki, _own):
         add(lambda *words, **options: _command(commands, *words, **options))
     # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
@@ -360,6 +360,34 @@ def _experiments(add: Add) -> None:
         )
         one.add_argument("--junit", metavar="FILE", help="write the checks of all runs to FILE as JUnit XML, for CI")
         one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter, see --list")
+
+
+def _subjects(add: Add) -> None:
+    join = add(
+        "join",
+        "put a program of your own into the lab: an image or container with Docker, a command without",
+        "join my-image:latest --name mine.example.com",
+        "join --container my-container --name mine.example.com --region far",
+        "join --name mine.example.com -- ./serve.sh",
+        as_json="the subject as one JSON object",
+    )
+    join.add_argument(
+        "words", nargs="*", metavar="IMAGE | -- COMMAND", help="an image and its command, or a program of this machine"
+    )
+    join.add_argument("--container", metavar="NAME", help="a running container instead (Docker)")
+    join.add_argument("--name", required=True, help="its DNS name, such as mine.example.com")
+    join.add_argument("--region", default="near", help="near, far, access, … (near)")
+    join.add_argument("--port", type=arguments.port, default=443, help="port on which it serves (443)")
+    join.add_argument("--address", metavar="IPV4", help="default: a free one of the region")
+    join.add_argument(
+        "--wait", type=arguments.limit, default=60.0, metavar="S", help="until it must listen on its port (60)"
+    )
+    join.add_argument(
+        "--life", type=arguments.life, metavar="S", help="lifetime of its certificates, for `drill --target` (an hour)"
+    )
+    leave = add("leave", "remove what has joined", "leave mine.example.com", "leave --all")
+    leave.add_argument("name", nargs="?", help="DNS name, or its first label")
+    leave.add_argument("--all", action="store_true", help="everything that has joined")
 
 
 def _plan(add: Add) -> None:

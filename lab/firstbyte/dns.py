@@ -28,6 +28,10 @@ BATCH = 500
 NEWEST = 2**62
 
 
+#: Arguments of `dns set` and `dns delete` for use by another command: wait for the secondaries, but print nothing.
+_QUIETLY: dict[str, Any] = {"zone": None, "wait": 10.0, "json": False, "quiet": True}
+
+
 class NotPropagatedError(LabError):
     """A secondary did not get the new serial number in time."""
 
@@ -105,6 +109,29 @@ def name_servers(role: str = "nameserver") -> dict[str, str]:
     path = HOSTS_FILE if InsideLab.is_here() else find_project() / "lab/etc/hosts.toml"
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     return {host["name"]: f"{host['fqdn']}." for host in document["host"] if host["role"] == role}
+
+
+# --- changes by other commands ----------------------------------------------------------------------------------------
+
+
+def exists(lab: Way, name: str) -> bool:
+    """Return whether the lab has records at *name*; raise `UnknownZoneError` if none of its zones contains the name."""
+    zones, name = _read(lab), _absolute(name)
+    zone = zones.zone_of(name)
+    return bool(_at(lab, zones.primaries(zone)[0], zone, name))
+
+
+def replace(lab: Way, name: str, mnemonic: str, ttl: int, data: str) -> None:
+    """Replace the records of *name* as ``dns set`` does, and remove what the resolver has cached about it."""
+    _set(lab, argparse.Namespace(name=name, type=mnemonic, ttl=ttl, data=[data], **_QUIETLY))
+    lab.call("resolver", "POST", "/admin/cache/flush", {"name": name})
+
+
+def withdraw(lab: Way, name: str) -> None:
+    """Delete all records of *name*, if there are any, and remove what the resolver has cached about it."""
+    if exists(lab, name):
+        _delete(lab, argparse.Namespace(name=name, type=None, **_QUIETLY))
+    lab.call("resolver", "POST", "/admin/cache/flush", {"name": name})
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -268,7 +295,7 @@ def _propagated(
     ]
     if args.json:
         print(json.dumps({"zone": zone, "records": list(lines), "servers": servers}, indent=2))
-    else:
+    elif not getattr(args, "quiet", False):
         print("\n".join(lines))
         table = terminal.table("server", "serial", "", numbers=("serial",))
         for each in servers:

@@ -4,6 +4,7 @@ The commands are ``up``, ``down``, ``status``, ``logs``, ``exec``, and ``stop|st
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from firstbyte import terminal, where
+from firstbyte import join, terminal, where
 from runtime import EngineError, HostStatus, Lab, LabDownError, LabError
 
 #: Maximum time for a restarted host to become healthy, in seconds.
@@ -45,6 +46,9 @@ def up(args: argparse.Namespace) -> int:
 def down(args: argparse.Namespace) -> int:
     """Remove everything that `up` created."""
     with where.outside("down") as lab:
+        for subject in lab.subjects() if args.keep_ca else ():  # the volumes include the zone with its address record
+            with contextlib.suppress(LabError):  # `down` removes the host; the record is lost if its server is down
+                join.remove(lab, subject)
         lab.down(volumes=not args.keep_ca)
     print("down" if not args.keep_ca else "down; volumes kept")
     return 0

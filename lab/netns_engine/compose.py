@@ -167,6 +167,12 @@ class Compose:
         """Return the service called *name*, which must exist."""
         return next(s for s in self.services if s.name == name)
 
+    def addresses(self) -> set[ipaddress.IPv4Address]:
+        """Return the addresses that the file gives to services, first (`networks`) and second ones (HOST_ALSO)."""
+        texts = (dict(each.environment).get("HOST_ALSO") for each in self.services)
+        found = {each.address for each in self.services if each.address is not None}
+        return found | {ipaddress.IPv4Address(text) for text in texts if text}
+
     def chosen(self, profiles: tuple[str, ...]) -> tuple[Service, ...]:
         """Return the services without a profile and those with at least one of *profiles*."""
         return tuple(s for s in self.services if not s.profiles or set(s.profiles) & set(profiles))

@@ -76,6 +76,28 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """Add a host for a program of the user, following the service `joining.TEMPLATE`.  Reply: `Done`."""
+
+    host: str
+    #: IPv4 address in the lab's subnet.
+    address: str
+    #: Arguments after the template's entry point.
+    arguments: tuple[str, ...]
+    #: Environment variables in addition to those of the template, as pairs of name and value.
+    environment: tuple[tuple[str, str], ...]
+    #: Folder of the user, which the host sees read-only at `joining.HERE`.
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Stop a host that `Join` has added, and remove it with its volume and log.  Reply: `Done` after its end."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """Send a signal to the program that this connection started with `Exec` or `Run`.  No reply."""
 
@@ -87,7 +109,7 @@ class Down:
     """Shut the lab down after its hosts have drained.  Reply: `Done` after every host has ended."""
 
 
-Request = Up | Status | Act | OpenSocket | OpenNamespaces | Exec | Run | Signal | Down
+Request = Up | Status | Act | OpenSocket | OpenNamespaces | Exec | Run | Join | Leave | Signal | Down
 
 # --- replies ----------------------------------------------------------------------------------------------------------
 
@@ -115,6 +137,8 @@ class HostReport:
     address: str | None
     #: Memory use in bytes; None unless requested and available.
     memory: int | None
+    #: DNS name and port of a host that `Join` has added, as NAME:PORT; "" for other hosts.
+    subject: str = ""
 
     @property
     def completed(self) -> bool:
@@ -176,7 +200,7 @@ Message = Request | Reply
 _CLASSES: dict[str, type[Message]] = {
     each.__name__: each
     for each in (
-        *(Up, Status, Act, OpenSocket, OpenNamespaces, Exec, Run, Signal, Down),
+        *(Up, Status, Act, OpenSocket, OpenNamespaces, Exec, Run, Join, Leave, Signal, Down),
         *(Done, Hosts, Exited, Failed),
     )
 }

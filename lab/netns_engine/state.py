@@ -19,7 +19,7 @@ from netns_engine.compose import PROJECT, PROJECT_VARIABLE
 from netns_engine.errors import EngineError
 
 #: Version of the folder's contents and of the supervisor's messages; other versions are rejected.
-VERSION = 2
+VERSION = 3
 #: Environment variable for the path of the folder, and the default name of the folder.
 VARIABLE, FOLDER = "FIRSTBYTE_STATE", ".state"
 

@@ -105,6 +105,10 @@ class Supervision:
         for service in services:
             self.members.setdefault(service.name, Member(service))
 
+    def forget(self, host: str) -> None:
+        """Remove *host*, which has no process."""
+        del self.members[host]
+
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def due(self, now: float) -> list[Action]:

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hostfiles import probe
-from netns_engine import compose, control, forward, messages, namespaces, processes
+from netns_engine import compose, control, forward, joining, messages, namespaces, processes
 from netns_engine.cgroups import Limits, controllers
 from netns_engine.compose import COMPOSE_FILE
 from netns_engine.control import Connection
@@ -72,6 +73,8 @@ class Supervisor:
         self._waiting: list[tuple[str | None, Connection]] = []
         #: PID of the program that runs for each client.
         self._programs: dict[Connection, int] = {}
+        #: Joined hosts that are being stopped and then removed.
+        self._leaving: set[str] = set()
         self._ports: list[forward.Published] = []
         self._forwarder: int | None = None
         self._ending = False
@@ -167,6 +170,8 @@ class Supervisor:
     def _exited(self, host: str, code: int) -> None:
         self._forget(host)
         self._supervision.exited(host, code, time.monotonic())
+        if host in self._leaving:
+            self._remove(host)
         for waiting in [w for w in self._waiting if w[0] == host]:
             self._waiting.remove(waiting)
             self._reply(waiting[1], Done())
@@ -293,6 +298,11 @@ class Supervisor:
                 self._attend(connection, spawn_in(running, self._around, argv, environment, fds))
             case messages.Run(service, arguments):
                 self._run(connection, self._compose.service(service), arguments, fds)
+            case messages.Join():
+                self._join(request)
+                self._reply(connection, Done())
+            case messages.Leave(host):
+                self._leave(connection, host)
             case messages.Signal(number):
                 if number in _FORWARDED and connection in self._programs:
                     processes.send(self._programs[connection], number)
@@ -321,6 +331,35 @@ class Supervisor:
                     self._signal(host, signal.SIGTERM if verb == "stop" else signal.SIGKILL)
                     return True
         return False
+
+    def _join(self, request: messages.Join) -> None:
+        service = joining.service(self._compose.service(joining.TEMPLATE), request)
+        taken = {member.service.address for member in self._supervision.members.values()}
+        taken |= self._compose.addresses() | {present.address for present in self._present.values()}
+        names = {*self._names(), *(each.name for each in self._compose.services)}
+        if service.name in names or service.address in taken:
+            raise LabError(f"{service.name if service.name in names else service.address} is taken")
+        self._supervision.add((service,))
+
+    def _leave(self, connection: Connection, host: str) -> None:
+        """Stop a joined host; `_exited` then removes it."""
+        member = self._supervision.members.get(host)
+        if member is None or not joining.subject(member.service):
+            raise LabDownError(f"{host} has not joined the lab")
+        self._leaving.add(host)
+        if self._act("stop", host):
+            self._waiting.append((host, connection))
+        else:
+            self._remove(host)
+            self._reply(connection, Done())
+
+    def _remove(self, host: str) -> None:
+        """Remove a joined host without a process, with its volume and log."""
+        self._leaving.discard(host)
+        self._supervision.forget(host)
+        shutil.rmtree(self._state.volumes / joining.volume(host), ignore_errors=True)
+        for log in self._state.log(host).parent.glob(f"{host}.log*"):
+            log.unlink()
 
     def _run(
         self, connection: Connection, service: compose.Service, arguments: tuple[str, ...], fds: list[int]
@@ -363,7 +402,7 @@ class Supervisor:
     def _state_of(self, host: str) -> State:
         member = self._supervision.members.get(host)
         if member is None:
-            known = [s.name for s in self._compose.services]
+            known = [*(s.name for s in self._compose.services), *self._names()]
             if host not in known:
                 raise UnknownHostError(host, known)
             raise LabDownError(f"{host} is absent, expected running")
@@ -397,6 +436,7 @@ class Supervisor:
             one_shot=not member.service.restart and not member.service.health,
             address=str(present.address) if present and present.address else None,
             memory=used,
+            subject=joining.subject(member.service),
         )
 
     def _publish(self, ports: tuple[tuple[str, int], ...], fds: list[int]) -> None:

@@ -11,6 +11,7 @@ from runtime.errors import EngineError, LabDownError, LabError, NotHereError, Re
 from runtime.inside import InsideLab
 from runtime.lab import HostStatus, Lab
 from runtime.netns_lab import NetnsLab
+from runtime.subject import Source, Subject
 from runtime.topology import Host, Topology, find_project
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "NetnsLab",
     "NotHereError",
     "RefusedError",
+    "Source",
+    "Subject",
     "Topology",
     "UnknownHostError",
     "UsageError",

@@ -20,8 +20,10 @@ from netns_engine import compose
 from netns_engine.compose import COMPOSE_FILE
 from netns_engine.ports import listen
 from runtime.address_plan import write_files
+from runtime.docker_pods import Pod, Pods
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.lab import HostStatus, recheck
+from runtime.subject import Source, Subject
 from runtime.topology import Topology
 
 #: uid of all services, which also owns the lab's volumes.
@@ -41,7 +43,7 @@ class DockerLab:
     runtime = "docker"
 
     def __init__(self, topology: Topology) -> None:
-        self.topology = topology
+        self._topology = topology
         where = os.environ.get("DOCKER_HOST", DEFAULT_SOCKET)
         # An explicit version saves a request to the engine.
         self._client = docker.DockerClient.from_env(version=API_VERSION)
@@ -56,6 +58,12 @@ class DockerLab:
         if major is None or int(major[0]) < MIN_ENGINE:
             self._client.close()
             raise EngineError(f"expected Docker Engine >= {MIN_ENGINE}, got {engine}")
+        self._pods = Pods(self._client, topology)
+
+    @property
+    def topology(self) -> Topology:
+        """The hosts of the compose file, followed by the joined ones."""
+        return self._topology.joined(self.subjects())
 
     def close(self) -> None:
         """Close the connection to the engine."""
@@ -132,6 +140,8 @@ class DockerLab:
     def down(self, *, volumes: bool = True) -> None:
         """Remove all containers (including ``docker compose run``), the networks and, if *volumes*, the volumes."""
         self._require_compose()
+        for subject in self.subjects():
+            self.leave(subject.host)
         flags = ["-v"] if volumes else []
         result = self._compose(
             "--profile", "*", "down", "--remove-orphans", "--timeout", "5", *flags, stdout=sys.stderr
@@ -153,11 +163,16 @@ class DockerLab:
     def status(self, *, memory: bool = False) -> list[HostStatus]:
         """Return one entry per service in the compose file."""
         found = {each.labels[f"{LABEL}.service"]: each for each in self._containers(oneoff=False)}
+        pods = self._pods.all()
+        found |= {host: pod.observer for host, pod in pods.items()}
         answer = []
         for host in self.topology.hosts:
             container = found.get(host.name)
             if container is None:
                 answer.append(HostStatus(host.name, "absent", "", host.address))
+                continue
+            if (pod := pods.get(host.name)) and pod.program.status != "running":
+                answer.append(HostStatus(host.name, pod.program.status, "", host.address, reason=pod.ended()))
                 continue
             state = container.attrs["State"]
             health = (state.get("Health") or {}).get("Status", "") if isinstance(state, dict) else ""
@@ -178,9 +193,33 @@ class DockerLab:
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
         """Print the logs of *hosts* (all hosts if empty)."""
         for name in hosts:
-            self.topology.host(name)
+            if pod := self._pod(name):
+                command = ["docker", "logs", "--tail", tail, *(["--follow"] if follow else []), pod.program.name]
+                return subprocess.run(command, check=False).returncode
         flags = ["--follow"] if follow else []
         return self._compose("--profile", "*", "logs", "--tail", tail, *flags, *hosts).returncode
+
+    # --- subjects -----------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> list[Subject]:
+        """Return the subjects that have joined the lab."""
+        return [pod.subject for pod in self._pods.all().values()]
+
+    def require_joinable(self, source: Source) -> None:
+        """Raise `UsageError` unless the image or the running container of *source* exists."""
+        self._pods.require(source)
+
+    def join(self, subject: Subject, source: Source) -> None:
+        """Start the image of *source*, or attach its container; on failure, remove what was started."""
+        self._pods.start(subject, source)
+
+    def leave(self, host: str) -> None:
+        """Stop the subject *host*, and remove what `join` has made."""
+        self._pods.remove(host)
+
+    def ended(self, host: str) -> str:
+        """Return how the subject *host* ended, as the rest of a sentence; "" while it runs."""
+        return self._pods.all()[host].ended()
 
     # --- single hosts -------------------------------------------------------------------------------------------------
 
@@ -206,11 +245,13 @@ class DockerLab:
 
     def exec(self, host: str, command: Sequence[str], *, interactive: bool = False) -> int:
         """Run *command* on *host* as the host's user, with our standard streams; return its exit code."""
-        self._running(host)
         flags = ["-it"] if interactive else ["-i"]
-        return subprocess.run(
-            ["docker", "exec", *flags, "-u", HOST_UID, self._name(host), *command], check=False
-        ).returncode
+        if pod := self._pod(host):
+            where = [pod.program.name]
+        else:
+            self._running(host)
+            where = ["-u", HOST_UID, self._name(host)]
+        return subprocess.run(["docker", "exec", *flags, *where, *command], check=False).returncode
 
     def capture(self, host: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         """Run *command* on *host*; return its exit code, standard output and standard error."""
@@ -272,7 +313,21 @@ class DockerLab:
     # --- internals ----------------------------------------------------------------------------------------------------
 
     def _name(self, host: str) -> str:
-        return f"{self.topology.name}-{self.topology.host(host).name}-1"
+        known = {each.name for each in self._topology.hosts}
+        return f"{self._topology.name}-{(self._topology if host in known else self.topology).host(host).name}-1"
+
+    def _pod(self, host: str) -> Pod | None:
+        """Return the containers of the subject *host*; None if the compose file has this host.
+
+        Raises:
+            UnknownHostError: there is no such host.
+        """
+        if host in {each.name for each in self._topology.hosts}:
+            return None
+        found = self._pods.all()
+        if host not in found:
+            self.topology.host(host)  # raises: there is no such host
+        return found[host]
 
     def _container(self, host: str) -> Any:
         try:
@@ -290,7 +345,8 @@ class DockerLab:
 
     def _act(self, host: str, verb: str) -> None:
         try:
-            getattr(self._container(host), verb)()
+            pod = self._pod(host)
+            getattr(pod.program if pod else self._container(host), verb)()
         except APIError as error:
             raise LabDownError(f"{verb} {host}: {_reason(error)}") from None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from runtime.errors import LabError
+from runtime.subject import Source, Subject
 from runtime.topology import Topology
 
 
@@ -35,7 +36,11 @@ class Lab(Protocol):
 
     #: Name of the runtime: ``docker`` or ``netns``.
     runtime: str
-    topology: Topology
+
+    @property
+    def topology(self) -> Topology:
+        """The hosts of the compose file, followed by the joined ones."""
+        ...
 
     def close(self) -> None:
         """Close connections to the runtime; the lab keeps running."""
@@ -70,6 +75,25 @@ class Lab(Protocol):
 
     def require_up(self) -> None:
         """Raise `LabDownError` unless every host that plain ``up`` starts is running."""
+
+    # --- subjects -----------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> list[Subject]:
+        """Return the subjects that have joined the lab; an empty list if the lab is down."""
+        ...
+
+    def require_joinable(self, source: Source) -> None:
+        """Raise `UsageError` unless *source* exists and can join in this runtime."""
+
+    def join(self, subject: Subject, source: Source) -> None:
+        """Start *source* as *subject*, which must be free in name and address; on failure, remove what was started."""
+
+    def leave(self, host: str) -> None:
+        """Stop the subject *host*, and remove what `join` has made."""
+
+    def ended(self, host: str) -> str:
+        """Return how the subject *host* ended, as the rest of a sentence; "" while it runs."""
+        ...
 
     # --- single hosts -------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
 from hostfiles.layout import ADMIN_PORT
-from netns_engine import compose, control
+from netns_engine import compose, control, joining
 from netns_engine.cgroups import Limits, controllers
 from netns_engine.compose import COMPOSE_FILE
 from netns_engine.entering import enter_host, move_below
 from netns_engine.filesystem import Sources, show_network
 from netns_engine.host_log import HostLog
+from netns_engine.joining import HERE
 from netns_engine.messages import (
     Act,
     Done,
@@ -32,6 +33,8 @@ from netns_engine.messages import (
     Exited,
     HostReport,
     Hosts,
+    Join,
+    Leave,
     OpenNamespaces,
     OpenSocket,
     Reply,
@@ -46,9 +49,10 @@ from netns_engine.ports import listen
 from netns_engine.prerequisites import require_machine
 from netns_engine.state import StateFolder
 from runtime.address_plan import write_files
-from runtime.errors import EngineError, LabDownError, LabError, RefusedError
+from runtime.errors import EngineError, LabDownError, LabError, RefusedError, UsageError
 from runtime.lab import HostStatus, recheck
-from runtime.topology import Topology
+from runtime.subject import FOLDER, Source, Subject
+from runtime.topology import Host, Topology
 from telemetry.call import CallError, ask
 
 #: Time-outs in seconds for all hosts to become healthy, for one host to start, and for the lab to shut down.
@@ -67,9 +71,16 @@ class NetnsLab:
     runtime = "netns"
 
     def __init__(self, topology: Topology, state: StateFolder | None = None) -> None:
-        self.topology = topology
+        self._topology = topology
         self._state = state or StateFolder.find(topology.project)
         self._sources = Sources(topology.project, self._state.volumes)
+
+    @property
+    def topology(self) -> Topology:
+        """The hosts of the compose file, followed by the joined ones."""
+        with contextlib.suppress(LabError):  # a damaged state folder is reported by the request that needs the lab
+            return self._topology.joined(self.subjects())
+        return self._topology
 
     def close(self) -> None:
         """Do nothing: no connection stays open between two operations."""
@@ -165,6 +176,51 @@ class NetnsLab:
         if missing:
             raise LabDownError(f"not running: {', '.join(missing)}; start with `firstbyte start HOST`")
 
+    # --- subjects -----------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> list[Subject]:
+        """Return the subjects that have joined the lab; an empty list if the lab is down."""
+        reports = self._reports() if self.is_up else {}
+        return [Subject.parse(name, each.subject, each.address or "") for name, each in reports.items() if each.subject]
+
+    def require_joinable(self, source: Source) -> None:
+        """Raise `UsageError` unless *source* is a program of this machine."""
+        if source.container:
+            raise UsageError("containers join a lab on Docker; this one runs in namespaces and takes -- COMMAND")
+        program = source.words[0]
+        if shutil.which(program) is None:
+            raise UsageError(f"expected a program of this machine, found no {program!r}")
+
+    def join(self, subject: Subject, source: Source) -> None:
+        """Start the program of *source* on a host of its own; on failure, remove the host."""
+        words = ("--name", subject.name, "--port", str(subject.port), "--directory", HERE, "--", *source.words)
+        variables = {**subject.environment(), "HOME": FOLDER}
+        request = Join(subject.host, subject.address, words, tuple(variables.items()), os.fspath(Path.cwd()))
+        self._ask(request, Done)
+        deadline = time.monotonic() + START_TIMEOUT
+        try:
+            while (report := self._reports()[subject.host]).state == "created":
+                if time.monotonic() > deadline:
+                    raise LabDownError(f"{subject.host} is not started after {START_TIMEOUT:g} s")
+                time.sleep(POLL)  # polls: no event signals a change of a host's state
+            if report.failure:
+                raise LabError(f"{subject.host} cannot start here: {report.failure}")
+        except BaseException:
+            self.leave(subject.host)
+            raise
+
+    def leave(self, host: str) -> None:
+        """Stop the subject *host*, and remove it with its volume and log."""
+        self._ask(Leave(host), Done, timeout=None)
+
+    def ended(self, host: str) -> str:
+        """Return how the subject *host* ended, as the rest of a sentence; "" while it runs."""
+        report = self._reports()[host]
+        if report.state == "running":
+            return ""
+        lines, _ = self._log(host).read()
+        return f"ended with exit code {report.exit_code}{f': {lines[-1]}' if lines else ''}"
+
     # --- single hosts -------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
@@ -201,9 +257,11 @@ class NetnsLab:
         ends.
         """
         del interactive  # the program inherits our standard streams
-        _, fds = self._ask(OpenNamespaces(self.topology.host(host).name), Done)
+        _, fds = self._ask(OpenNamespaces(self._host(host).name), Done)
         network, name, processes, user = fds
-        mounts = compose.load(self.topology.project / COMPOSE_FILE).service(host).mounts
+        file = compose.load(self.topology.project / COMPOSE_FILE)
+        joined = host not in {each.name for each in file.services}
+        mounts = joining.mounts(file.service(joining.TEMPLATE), host) if joined else file.service(host).mounts
         path = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
 
         def enter() -> None:
@@ -228,7 +286,7 @@ class NetnsLab:
 
     def capture(self, host: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         """Run *command* on *host* as the host's user; return its exit code, standard output and standard error."""
-        self.topology.host(host)
+        self._host(host)
         return self._captured(Exec(host, tuple(command)))
 
     def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
@@ -272,7 +330,7 @@ class NetnsLab:
 
     def socket(self, host: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """Return an unconnected socket that belongs to the network of *host*."""
-        self.topology.host(host)
+        self._host(host)
         _, fds = self._ask(OpenSocket(host, "tcp" if kind == socket.SOCK_STREAM else "udp"), Done)
         return socket.socket(fileno=fds[0])
 
@@ -403,8 +461,13 @@ class NetnsLab:
         if self._state.running() is None:
             raise LabDownError(f"the lab is not up (netns, {self._state.path}): start it with `firstbyte up`")
 
+    def _host(self, name: str) -> Host:
+        """Return the host called *name*; ask the supervisor for subjects only if the compose file has no such host."""
+        known = {host.name for host in self._topology.hosts}
+        return (self._topology if name in known else self.topology).host(name)
+
     def _act(self, host: str, verb: Verb, *, timeout: float | None = 15.0) -> None:
-        self._ask(Act(verb, self.topology.host(host).name), Done, timeout=timeout)
+        self._ask(Act(verb, self._host(host).name), Done, timeout=timeout)
 
     def _log(self, name: str) -> HostLog:
         return HostLog(self._state.log(name))

@@ -4,13 +4,18 @@ Reads only the keys that the command line needs; Compose or `netns_engine.compos
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from netns_engine import compose, variables
 from netns_engine.compose import COMPOSE_FILE
 from runtime.errors import LabError, UnknownHostError
+from runtime.subject import Subject
+
+#: Health check of a joined host.
+PROBE = ("python", "-m", "hostfiles.probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,11 @@ class Topology:
             if host.name == name:
                 return host
         raise UnknownHostError(name, [h.name for h in self.hosts])
+
+    def joined(self, subjects: Iterable[Subject]) -> "Topology":
+        """Return the topology with a host for each of *subjects*."""
+        added = (Host(s.host, s.address, ("subject",), one_shot=False, health_check=PROBE) for s in subjects)
+        return replace(self, hosts=(*self.hosts, *added))
 
     @property
     def console_url(self) -> str:

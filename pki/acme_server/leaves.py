@@ -53,6 +53,8 @@ class Leaves:
         #: Lifetime and backdate of new leaves, in seconds: the time from issuance to notAfter, and from notBefore to
         #: issuance.  Drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
+        #: Lifetimes in seconds of leaves that contain a certain DNS name, by name.
+        self._by_name: dict[str, float] = {}
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
         telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=misissue.KINDS)
         telemetry.route("GET", "/admin/certificates", self._certificates)
@@ -60,6 +62,8 @@ class Leaves:
         telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
         telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
         telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
+        telemetry.route("PUT", "/admin/lifetime/{name}", self._set_lifetime_of)
+        telemetry.route("DELETE", "/admin/lifetime/{name}", self._reset_lifetime_of)
 
     def issue(
         self, public_key: Any, names: tuple[str, ...], now: float, account: str | None, profile: str = ""
@@ -74,7 +78,12 @@ class Leaves:
         """
         kind = self._profiles.get(profile) or self._default
         lifetime = self.lifetime if kind.lifetime is None else min(kind.lifetime, self.lifetime)
-        leaf = self._template(kind).issue(public_key, names, now, lifetime, self.backdate)
+        backdate = self.backdate
+        if short := [self._by_name[name] for name in names if name in self._by_name]:
+            lifetime = min(lifetime, *short)
+            # Clients renew after a share of the whole validity, which a long backdate would distort.
+            backdate = min(backdate, max(1.0, lifetime / 50))
+        leaf = self._template(kind).issue(public_key, names, now, lifetime, backdate)
         chain, faults = self._chain, self._telemetry.faults
         if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
             bad, others = misissue.misissue(str(wrong["kind"]), leaf.certificate, self._issuer, now)
@@ -149,14 +158,9 @@ class Leaves:
         body = request.json()
         if not isinstance(body, dict) or not body or set(body) - {"seconds", "backdate"}:
             raise AdminError(400, f'expected {{"seconds": …, "backdate": …}}, got {body!r}'[:200])
-        for key, value, low, high in (
-            ("seconds", body.get("seconds", self.lifetime), SHORTEST_LIFETIME, LONGEST_LIFETIME),
-            ("backdate", body.get("backdate", self.backdate), 0.0, 86400.0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise AdminError(400, f"expected {key} from {low:g} to {high:g} seconds, got {value!r}")
-        self.lifetime = float(body.get("seconds", self.lifetime))
-        self.backdate = float(body.get("backdate", self.backdate))
+        seconds = _seconds("seconds", body.get("seconds", self.lifetime), SHORTEST_LIFETIME, LONGEST_LIFETIME)
+        self.backdate = _seconds("backdate", body.get("backdate", self.backdate), 0.0, 86400.0)
+        self.lifetime = seconds
         self._telemetry.altered["lifetime"] = f"{self.lifetime:g} s"
         logger.warning("lifetime_changed", seconds=self.lifetime, backdate_s=self.backdate)
         return self._show_lifetime()
@@ -166,3 +170,26 @@ class Leaves:
         self.lifetime, self.backdate = self._lifetime, BACKDATE
         self._telemetry.altered.pop("lifetime", None)
         return self._show_lifetime()
+
+    def _set_lifetime_of(self, request: Request) -> dict[str, float]:
+        """Shorten the lifetime of future leaves that contain a DNS name (``PUT /admin/lifetime/NAME``)."""
+        body, name = request.json(), request.params["name"].lower()
+        if not isinstance(body, dict) or set(body) != {"seconds"}:
+            raise AdminError(400, f'expected {{"seconds": …}}, got {body!r}'[:200])
+        self._by_name[name] = _seconds("seconds", body["seconds"], SHORTEST_LIFETIME, LONGEST_LIFETIME)
+        self._telemetry.altered[f"lifetime of {name}"] = f"{self._by_name[name]:g} s"
+        logger.warning("lifetime_changed", name=name, seconds=self._by_name[name])
+        return dict(self._by_name)
+
+    def _reset_lifetime_of(self, request: Request) -> dict[str, float]:
+        """Restore the default lifetime for a DNS name (``DELETE /admin/lifetime/NAME``)."""
+        name = request.params["name"].lower()
+        self._by_name.pop(name, None)
+        self._telemetry.altered.pop(f"lifetime of {name}", None)
+        return dict(self._by_name)
+
+
+def _seconds(key: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise AdminError(400, f"expected {key} from {low:g} to {high:g} seconds, got {value!r}")
+    return float(value)

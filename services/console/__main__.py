@@ -97,7 +97,20 @@ async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
         on_trace(trace)
         return {"shown": trace["url"]}
 
+    def admit(request: Request) -> dict[str, Any]:
+        if not (host := hosts.joined(request.json(), declared)):
+            raise AdminError(400, f"expected name, address, fqdn and region of a new host, got {request.body[:200]!r}")
+        state.admit(host)
+        return {"hosts": len(state.hosts.hosts)}
+
+    def dismiss(request: Request) -> dict[str, Any]:
+        if (name := request.params["name"]) not in {host.name for host in declared.hosts}:
+            state.dismiss(name)
+        return {"hosts": len(state.hosts.hosts)}
+
     telemetry.route("POST", "/admin/traces", take_trace)
+    telemetry.route("POST", "/admin/hosts", admit)
+    telemetry.route("DELETE", "/admin/hosts/{name}", dismiss)
     poller = Poller(
         state,
         args.token_file,

@@ -81,6 +81,16 @@ def parse(text: str, name: str = "hosts.toml") -> Hosts:
     return _HostsFile(text, name).read()
 
 
+def joined(entry: object, declared: Hosts) -> Host | None:
+    """Return the host that *entry*, the JSON body of a request, describes; None unless it is valid and new."""
+    keys = {"name", "address", "fqdn", "region"}
+    if not isinstance(entry, dict) or entry.keys() != keys or not all(isinstance(v, str) for v in entry.values()):
+        return None
+    if entry["region"] not in declared.regions or entry["name"] in {host.name for host in declared.hosts}:
+        return None
+    return Host(**entry, role="subject")
+
+
 class _HostsFile(TomlFile):
     kind = "hosts file"
     known = ("regions", "host", "loss")

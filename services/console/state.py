@@ -5,6 +5,7 @@ Sans-IO.  Times are in seconds since the epoch, from the console's own clock.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from console.hosts import Host, Hosts
@@ -33,7 +34,8 @@ class State:
 
     def observe(self, sample: Sample) -> None:
         """Record the result of polling one host."""
-        track = self.tracks[sample.host]
+        if (track := self.tracks.get(sample.host)) is None:
+            return  # the host has left the lab since the poll began
         if sample.error is not None:
             self._missed(track, sample.at, sample.error)
             return
@@ -86,6 +88,17 @@ class State:
     def take_reports(self, reports: Iterable[Mapping[str, Any]]) -> None:
         """Store *reports*, newest first, as the experiment runs to show."""
         self.reports = [dict(report) for report in reports]
+
+    def admit(self, host: Host) -> None:
+        """Start to observe *host*, which has joined the lab."""
+        others = tuple(each for each in self.hosts.hosts if each.name != host.name)
+        self.hosts = replace(self.hosts, hosts=(*others, host))
+        self.tracks[host.name] = Track(host)
+
+    def dismiss(self, name: str) -> None:
+        """Stop observing the host called *name*, which has left the lab; ignore unknown names."""
+        self.hosts = replace(self.hosts, hosts=tuple(each for each in self.hosts.hosts if each.name != name))
+        self.tracks.pop(name, None)
 
     def admin_paths(self, host: Host) -> tuple[str, ...]:
         """Return the paths of the admin requests for *host*."""

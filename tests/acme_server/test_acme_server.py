@@ -333,6 +333,21 @@ async def test_a_lifetime_set_by_a_drill_holds_for_the_next_certificate_and_is_u
     }
 
 
+async def test_a_lifetime_of_one_name_leaves_other_names_alone(lab: Lab) -> None:
+    path, params = "/admin/lifetime/www.example.com", {"name": "www.example.com"}
+    request = Request("PUT", path, params=params, body=b'{"seconds": 20}')
+    assert lab.server.leaves._set_lifetime_of(request) == {"www.example.com": 20.0}
+
+    async def validity(name: str) -> float:
+        leaf = x509.load_pem_x509_certificate((await client(lab).obtain([name], new_key(), answer(lab))).encode())
+        return (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds()
+
+    assert await validity("www.example.com") == 21
+    assert await validity("api.example.com") == 120
+    assert lab.server.leaves._reset_lifetime_of(request) == {}
+    assert await validity("www.example.com") == 120
+
+
 async def test_our_own_certificate_is_renewed_at_half_life(lab: Lab) -> None:
     before = lab.own.not_after
     assert not lab.own.renew_if_due(lab.own.renew_at - 1)

@@ -117,3 +117,28 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "h.toml").write_bytes(b'[regions]\nnear = "\xff"\n')
     with pytest.raises(hosts.HostsFileError, match="expected UTF-8"):
         hosts.load(tmp_path / "h.toml")
+
+
+JOINED = {"name": "mine", "address": "198.19.20.100", "fqdn": "mine.example.com", "region": "near"}
+
+
+def test_a_joined_host_has_the_role_subject() -> None:
+    host = hosts.joined(JOINED, DECLARED)
+    assert host is not None
+    assert (host.name, host.role, host.url) == ("mine", "subject", "http://198.19.20.100:9900")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [],
+        {},
+        {**JOINED, "role": "wan"},
+        {**JOINED, "region": "moon"},
+        {**JOINED, "name": "edge"},
+        {**JOINED, "name": 5},
+    ],
+    ids=["list", "empty", "more", "region", "taken", "number"],
+)
+def test_other_entries_are_no_joined_host(entry: object) -> None:
+    assert hosts.joined(entry, DECLARED) is None

@@ -420,3 +420,15 @@ def test_an_impossible_certificate_date_is_not_shown(moment: float) -> None:
     lab.state.observe(well("edge", lab.at, admin={"/admin/certificate": body}))
     (certificate,) = lab.state.snapshot(lab.at)["certificates"]
     assert certificate["not_after"] is certificate["next_renewal"] is certificate["seconds_left"] is None
+
+
+def test_a_host_that_joins_is_on_the_map_until_it_leaves() -> None:
+    lab = Lab()
+    lab.state.admit(Host("mine", "198.19.20.100", "mine.example.com", "near", "subject"))
+    lab.state.observe(well("mine", lab.at))
+    shown = lab.round()
+    near = next(region for region in shown["regions"] if region["name"] == "near")
+    assert [(host["name"], host["status"]) for host in near["hosts"]][-1] == ("mine", "ok")
+    lab.state.dismiss("mine")
+    lab.state.observe(silent("mine", lab.at))
+    assert "mine" not in json.dumps(lab.round())

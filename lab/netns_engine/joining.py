@@ -1,0 +1,44 @@
+"""The service of a host that `firstbyte join` adds to a running lab: a copy of the compose file's `TEMPLATE`."""
+
+import ipaddress
+from dataclasses import replace
+
+from netns_engine.compose import Mount, Service
+from netns_engine.messages import Join
+
+#: Service of the compose file that joined hosts follow; also its named volume.
+TEMPLATE = "subject"
+#: Environment variable of a joined host with its DNS name and port, as NAME:PORT.
+VARIABLE = "FIRSTBYTE_SUBJECT"
+#: Where a joined host sees the folder in which `firstbyte join` was called.
+HERE = "/srv/here"
+
+
+def service(template: Service, join: Join) -> Service:
+    """Return the service that starts the host of *join*, with a volume of its own."""
+    environment = {**dict(template.environment), **dict(join.environment)}
+    return replace(
+        template,
+        name=join.host,
+        argv=(*template.argv[: template.entrypoint], *join.arguments),
+        environment=tuple(environment.items()),
+        mounts=(*mounts(template, join.host), Mount(join.folder, HERE, read_only=True)),
+        address=ipaddress.IPv4Address(join.address),
+        depends_on=(),
+        profiles=(),
+    )
+
+
+def mounts(template: Service, host: str) -> tuple[Mount, ...]:
+    """Return the mounts of the joined *host*."""
+    return tuple(replace(m, source=volume(host)) if m.source == TEMPLATE else m for m in template.mounts)
+
+
+def volume(host: str) -> str:
+    """Return the name of the volume of the joined *host*."""
+    return f"{TEMPLATE}-{host}"
+
+
+def subject(joined: Service) -> str:
+    """Return the DNS name and port of a joined host, as NAME:PORT; "" for a service of the compose file."""
+    return dict(joined.environment).get(VARIABLE, "")
