@@ -87,9 +87,11 @@ class Publications:
         return min(each.crl.next_update for each in self.by_name.values())
 
     def changed(self, serial: str) -> None:
-        """Record that the certificate with the given serial number (hexadecimal) was revoked."""
+        """Record that the certificate with the given serial number (hexadecimal) was revoked in the store."""
+        if (certificate := self._store.certificate(serial)) is None:
+            return
         for each in self.by_name.values():
-            each.crl.changed()
+            each.crl.changed(certificate)
             each.ocsp.changed(int(serial, 16))
 
     def renew_if_due(self, now: float) -> None:
@@ -120,7 +122,7 @@ class Publications:
 
     async def _crl(self, request: web.Request) -> web.Response:
         crl = self._of(request).crl
-        return _cached(request, crl.der, "application/pkix-crl", crl.issued, crl.next_update)
+        return _cached(request, crl.der, crl.etag, "application/pkix-crl", crl.issued, crl.next_update)
 
     async def _certificate(self, request: web.Request) -> web.Response:
         der = self._of(request).issuer.certificate.public_bytes(Encoding.DER)
@@ -151,12 +153,14 @@ class Publications:
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "1"}) from None
         if found is None:
             return web.Response(body=UNAUTHORIZED.public_bytes(Encoding.DER), content_type=RESPONSE_TYPE)
-        return _cached(request, found.der, RESPONSE_TYPE, found.signed, found.signed + LIFETIME)
+        etag = hashlib.sha256(found.der).hexdigest()[:32]
+        return _cached(request, found.der, etag, RESPONSE_TYPE, found.signed, found.signed + LIFETIME)
 
 
-def _cached(request: web.Request, body: bytes, content_type: str, issued: float, next_update: float) -> web.Response:
-    """Return a response with ETag and expiry (RFC 5019 section 6.2), or 304 if the client already has this *body*."""
-    etag = hashlib.sha256(body).hexdigest()[:32]
+def _cached(
+    request: web.Request, body: bytes, etag: str, content_type: str, issued: float, next_update: float
+) -> web.Response:
+    """Return a response with *etag* and expiry (RFC 5019 section 6.2), or 304 if the client already has this *body*."""
     response = web.Response(body=body, content_type=content_type)
     if any(each.value in {etag, "*"} for each in request.if_none_match or ()):
         response = web.Response(status=304)

@@ -1,11 +1,13 @@
 """The CRL of one issuer (RFC 5280 section 5).
 
-The CRL is renewed after each revocation and at half of its lifetime, so that it never expires.
+The CRL is renewed after each revocation and at half of its lifetime, so that it never expires.  The encoded entries
+stay in memory, so that a new CRL with 100,000 entries occupies the event loop for a few hundredths of a second only.
 """
 
-from cryptography.hazmat.primitives.serialization import Encoding
+import hashlib
 
-from authority import BACKDATE, Issuer, Store, issue_crl
+from authority import BACKDATE, Certificate, Issuer, Store
+from authority.revocation import Revoked, encode_entry, sign_crl
 from telemetry import log
 from telemetry.metrics import Gauge
 
@@ -29,13 +31,21 @@ class RevocationList:
         self._issuer, self._store, self._size = issuer, store, size
         #: Times of issuance and of nextUpdate, in seconds since the epoch.
         self.issued = self.next_update = 0.0
-        #: The CRL in DER; empty before the first call of `renew_if_due`.
-        self.der = b""
+        #: The CRL in DER, and its entity tag; empty before the first call of `renew_if_due`.
+        self.der, self.etag = b"", ""
+        #: End of the certificate (seconds since the epoch) and encoded entry, by serial number; None until they are
+        #: read from the store.
+        self._entries: dict[int, tuple[float, bytes]] | None = None
         self._changed = True
 
-    def changed(self) -> None:
-        """Record that a certificate was revoked, so that a new CRL is due."""
+    def changed(self, certificate: Certificate) -> None:
+        """Add or update the entry of a revoked *certificate* if this CA issued it, so that a new CRL is due."""
+        if certificate.revoked is None or certificate.issuer not in {"", self._issuer.key_id.hex()}:
+            return
         self._changed = True
+        if self._entries is not None:
+            revoked = Revoked(int(certificate.serial, 16), certificate.revoked, certificate.reason or 0)
+            self._entries[revoked.serial] = certificate.not_after, encode_entry(revoked)
 
     def renew_if_due(self, now: float) -> bool:
         """Issue and store a new CRL if it is due, or if *now* is before the issuance of the newest CRL.
@@ -49,11 +59,19 @@ class RevocationList:
         if not self._changed and self.issued <= now < (self.issued + self.next_update) / 2:
             return False
         # An expired certificate stays on one more CRL (RFC 5280 section 3.3).
-        revoked = self._store.revoked(now - LIFETIME, self._issuer.key_id.hex())
-        number = self._store.next_crl_number()
-        self.der = issue_crl(self._issuer, revoked, number, now, LIFETIME, BACKDATE).public_bytes(Encoding.DER)
+        after = now - LIFETIME
+        if self._entries is None or now < self.issued:  # a clock that stepped back revives entries that were removed
+            found = self._store.revoked(after, self._issuer.key_id.hex())
+            self._entries = {each.serial: (end, encode_entry(each)) for end, each in found}
+        elif expired := [serial for serial, (end, _) in self._entries.items() if end <= after]:
+            for serial in expired:
+                del self._entries[serial]
+        entries, number = self._entries, self._store.next_crl_number()
+        encoded = b"".join(entry for _, entry in entries.values())
+        self.der = sign_crl(self._issuer, encoded, number, now, LIFETIME, BACKDATE)
+        self.etag = hashlib.sha256(self.der).hexdigest()[:32]
         self.issued, self.next_update, self._changed = now, now + LIFETIME, False
         subject = self._issuer.certificate.subject.rfc4514_string()
-        self._size.set(len(revoked), issuer=subject)
-        logger.info("crl_issued", issuer=subject, number=number, entries=len(revoked))
+        self._size.set(len(entries), issuer=subject)
+        logger.info("crl_issued", issuer=subject, number=number, entries=len(entries))
         return True

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterator
 
 #: Tags (X.690 section 8).
-INTEGER, BIT_STRING, OCTET_STRING, UTF8_STRING = b"\x02", b"\x03", b"\x04", b"\x0c"
+INTEGER, BIT_STRING, OCTET_STRING, ENUMERATED, UTF8_STRING = b"\x02", b"\x03", b"\x04", b"\x0a", b"\x0c"
 SEQUENCE, SET, UTC_TIME, GENERALIZED_TIME = b"\x30", b"\x31", b"\x17", b"\x18"
 #: Length fields of contents shorter than 128 bytes, which are most of them.
 _SHORT = [bytes((size,)) for size in range(0x80)]

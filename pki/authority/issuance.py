@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from authority.errors import BadCSRError, WeakKeyError
+from authority import der
+from authority.errors import AuthorityError, BadCSRError, WeakKeyError
 from authority.public_keys import check_public_key
 
 #: Default offset between issuance and notBefore, in seconds, for clients whose clock is slow.
@@ -41,6 +42,8 @@ PERMITTED = ("example.com", "lab.test", "localhost.test")
 #: Name constraints that forbid certificates for IP addresses (BR 7.1.2.5.2): the constraints on DNS names do not apply
 #: to other name types.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
+#: The algorithms ecdsa-with-SHA256 and ecdsa-with-SHA384 (RFC 5758 section 3.2), as AlgorithmIdentifiers in DER.
+_ECDSA_SHA256, _ECDSA_SHA384 = (bytes.fromhex(f"300a06082a8648ce3d0403{last}") for last in ("02", "03"))
 #: Throwaway key that signs certificates for lint before the real issuer signs them; no one trusts this key.
 _WORTHLESS = ec.generate_private_key(ec.SECP256R1())
 
@@ -87,6 +90,19 @@ class Issuer:
             for subtrees in (constraints.permitted_subtrees, constraints.excluded_subtrees)
         )
         return permitted, excluded
+
+    @functools.cached_property
+    def algorithm(self) -> bytes:
+        """The signature algorithm of `signed`, as an AlgorithmIdentifier in DER; only EC keys are supported."""
+        if not isinstance(self.key, ec.EllipticCurvePrivateKey):
+            raise AuthorityError("expected an issuing CA with an EC key")
+        return _ECDSA_SHA384 if isinstance(hash_for(self.key), hashes.SHA384) else _ECDSA_SHA256
+
+    def signed(self, content: bytes) -> bytes:
+        """Sign *content*, a TBSCertificate or TBSCertList in DER; return the certificate or the CRL in DER."""
+        head = content + self.algorithm
+        signature = self.key.sign(content, ec.ECDSA(hash_for(self.key) or hashes.SHA256()))  # type: ignore[call-arg,arg-type]  # `algorithm` refuses other keys than EC keys
+        return der.tlv(der.SEQUENCE, head + der.tlv(der.BIT_STRING, b"\0" + signature))
 
     def permits(self, name: str) -> bool:
         """Return whether the name constraints of the certificate permit the DNS name *name* (RFC 5280 4.2.1.10)."""
@@ -195,7 +211,7 @@ def leaf_builder(
     )
 
 
-def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
+def read_csr(request: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
     """Parse a PKCS #10 certificate signing request; return it with its DNS names, in lower case and sorted.
 
     The names are those in subjectAltName and in the common names, combined (RFC 8555 section 7.4).
@@ -204,7 +220,7 @@ def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
         BadCSRError: the request is malformed, has an invalid signature, a weak key, or names other than DNS names.
     """
     try:
-        csr = x509.load_der_x509_csr(der)
+        csr = x509.load_der_x509_csr(request)
         if not csr.is_signature_valid:
             raise BadCSRError("the request is not signed by the key that it contains")
         check_public_key(csr.public_key())

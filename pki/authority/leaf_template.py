@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authority import der
 from authority.errors import AuthorityError
-from authority.issuance import Issuer, Urls, hash_for, issue_leaf, new_serial
+from authority.issuance import Issuer, Urls, issue_leaf, new_serial
 from authority.lint import check_fields, check_leaf
 
 #: Name of the specimen, within the name constraints of every issuer.
@@ -63,14 +63,12 @@ class LeafTemplate:
             LintError: lint found problems in the specimen.
             AuthorityError: the issuer's key is not an EC key.
         """
-        if not isinstance(issuer.key, ec.EllipticCurvePrivateKey) or (digest := hash_for(issuer.key)) is None:
-            raise AuthorityError("expected an issuing CA with an EC key")
-        self._issuer, self._key, self._algorithm = issuer, issuer.key, ec.ECDSA(digest)
+        self._issuer, self._algorithm = issuer, issuer.algorithm
         begin = issuer.certificate.not_valid_before_utc.timestamp()
         key = ec.generate_private_key(ec.SECP256R1()).public_key()
         specimen = issue_leaf(issuer, key, [_SPECIMEN], begin, 60.0, 0.0, urls, usages, check_leaf)
         fields = list(der.split(der.content(specimen.tbs_certificate_bytes)))
-        self._version, _, self._signature, self._name, *_, last = fields
+        self._version, _, _, self._name, *_, last = fields
         extensions = list(der.split(der.content(der.content(last))))
         place = next(n for n, each in enumerate(extensions) if _SUBJECT_ALT_NAME in each[:12])
         if _SUBJECT_KEY_IDENTIFIER not in extensions[-1][:12]:
@@ -88,10 +86,7 @@ class LeafTemplate:
         serial, begin, end = new_serial(), int(now - backdate), int(min(now + lifetime, self._issuer.not_after))
         check_fields(self._issuer, serial, begin, end, names, key)
         tbs = self.to_be_signed(serial, begin, end, names, key)
-        signature = b"\0" + self._key.sign(tbs, self._algorithm)
-        return Leaf(
-            serial, begin, end, der.tlv(der.SEQUENCE, tbs + self._signature + der.tlv(der.BIT_STRING, signature))
-        )
+        return Leaf(serial, begin, end, self._issuer.signed(tbs))
 
     def to_be_signed(
         self, serial: int, begin: int, end: int, names: Sequence[str], key: CertificatePublicKeyTypes
@@ -115,7 +110,7 @@ class LeafTemplate:
             der.SEQUENCE,
             self._version
             + der.integer(serial)
-            + self._signature
+            + self._algorithm
             + self._name
             + der.tlv(der.SEQUENCE, der.time(begin) + der.time(end))
             + der.tlv(der.SEQUENCE, subject)

@@ -1,6 +1,7 @@
 """Certificate revocation lists (RFC 5280 section 5).
 
-These functions do not read clocks or files: the time and the signing keys are arguments.
+These functions do not read clocks or files: the time and the signing keys are arguments.  Entries are encoded one by
+one, so that a CA with many of them can keep them and only sign a list again.
 """
 
 import datetime as dt
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from authority.issuance import Issuer, authority_key_identifier, hash_for
+from authority import der
+from authority.issuance import Issuer, authority_key_identifier
 
 #: Revocation reasons by code (RFC 5280 section 5.3.1); an entry with reason 0 (unspecified) has no reason extension.
 REASONS = {
@@ -19,6 +21,10 @@ REASONS = {
     5: x509.ReasonFlags.cessation_of_operation,
     9: x509.ReasonFlags.privilege_withdrawn,
 }
+#: Object identifiers of the extensions CRLReason, authorityKeyIdentifier and CRLNumber, in DER.
+_REASON, _AUTHORITY_KEY, _NUMBER = (bytes.fromhex(f"0603551d{last}") for last in ("15", "23", "14"))
+#: Version 2 of CRLs, and the tag of their extensions.
+_VERSION, _EXTENSIONS = der.integer(1), b"\xa0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +52,40 @@ def issue_crl(
         lifetime: seconds from *now* to nextUpdate.
         backdate: seconds from thisUpdate to *now*, for clients whose clock is slow.
     """
-    # `add_revoked_certificate` copies all earlier entries, so calling it once per entry would take quadratic time.
-    builder = x509.CertificateRevocationListBuilder(revoked_certificates=[_entry(each) for each in revoked])
-    return (
-        builder.issuer_name(issuer.certificate.subject)
-        .last_update(seconds(now - backdate))
-        .next_update(seconds(now + lifetime))
-        .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
-        .add_extension(x509.CRLNumber(number), critical=False)
-        .sign(issuer.key, hash_for(issuer.key))
+    entries = b"".join(encode_entry(each) for each in revoked)
+    return x509.load_der_x509_crl(sign_crl(issuer, entries, number, now, lifetime, backdate))
+
+
+def sign_crl(issuer: Issuer, entries: bytes, number: int, now: float, lifetime: float, backdate: float = 0.0) -> bytes:
+    """Return the same as `issue_crl`, in DER; *entries* are concatenated results of `encode_entry`."""
+    key = authority_key_identifier(issuer.key.public_key()).public_bytes()
+    extensions = _extension(_AUTHORITY_KEY, key) + _extension(_NUMBER, der.integer(number))
+    content = (
+        _VERSION
+        + issuer.algorithm
+        + issuer.certificate.subject.public_bytes()
+        + der.time(int(now - backdate))
+        + der.time(int(now + lifetime))
+        + (der.tlv(der.SEQUENCE, entries) if entries else b"")  # an empty list is absent (section 5.1.2.6)
+        + der.tlv(_EXTENSIONS, der.tlv(der.SEQUENCE, extensions))
     )
+    return issuer.signed(der.tlv(der.SEQUENCE, content))
 
 
-def _entry(revoked: Revoked) -> x509.RevokedCertificate:
-    builder = x509.RevokedCertificateBuilder(revoked.serial, seconds(revoked.at))
-    if (reason := REASONS.get(revoked.reason)) is not None:
-        builder = builder.add_extension(x509.CRLReason(reason), critical=False)
-    return builder.build()
+def encode_entry(revoked: Revoked) -> bytes:
+    """Return an entry of a CRL in DER."""
+    fields = der.integer(revoked.serial) + der.time(int(revoked.at))
+    return der.tlv(der.SEQUENCE, fields + _REASON_EXTENSIONS.get(revoked.reason, b""))
+
+
+def _extension(identifier: bytes, value: bytes) -> bytes:
+    return der.tlv(der.SEQUENCE, identifier + der.tlv(der.OCTET_STRING, value))
+
+
+#: Extensions of an entry in DER, by reason code.
+_REASON_EXTENSIONS = {
+    code: der.tlv(der.SEQUENCE, _extension(_REASON, der.tlv(der.ENUMERATED, bytes((code,))))) for code in REASONS
+}
 
 
 def seconds(at: float) -> dt.datetime:

@@ -419,21 +419,21 @@ class Store:
                 self._db.execute("INSERT OR IGNORE INTO compromised_key VALUES (?, ?)", (compromised, now))
         return before
 
-    def revoked(self, after: float, issuer: str) -> list[Revoked]:
-        """Return the revoked certificates of one issuer that expire after *after*.
+    def revoked(self, after: float, issuer: str) -> list[tuple[float, Revoked]]:
+        """Return the revoked certificates of one issuer that expire after *after*, each with its end.
 
         Args:
             after: time in seconds since the epoch.
             issuer: key identifier of the issuer, in hexadecimal; empty in rows stored by earlier versions.
         """
         query = (
-            "SELECT serial, revoked, coalesce(reason, 0) FROM certificate"
+            "SELECT not_after, serial, revoked, coalesce(reason, 0) FROM certificate"
             " WHERE revoked IS NOT NULL AND not_after > ? AND issuer IN (?, '')"
         )
         self.commit()
         with _errors("the CA's store"):
             rows = self._db.execute(query, (after, issuer)).fetchall()
-        return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
+        return [(end, Revoked(int(serial, 16), at, reason)) for end, serial, at, reason in rows]
 
     def last_expiry(self, issuer: str) -> float:
         """Return the time at which the last certificate of one issuer expires, in seconds since the epoch; 0 if none.

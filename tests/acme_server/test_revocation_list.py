@@ -80,6 +80,26 @@ async def test_an_expired_certificate_is_on_one_more_list(lab: Lab, browser: Bro
         assert len(lab.server.store.revoked(at - LIFETIME, lab.server.issuer.key_id.hex())) == listed
 
 
+async def test_entries_are_kept_between_lists_until_their_certificates_expired(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    (published,) = lab.server.published.by_name.values()
+    crl, leaves = published.crl, [await leaf_of(browser) for _ in range(2)]
+    ends = [leaf.not_valid_after_utc.timestamp() for leaf in leaves]
+
+    def listed(now: float) -> list[int]:
+        crl.renew_if_due(now)
+        return [each.serial_number for each in x509.load_der_x509_crl(crl.der)]
+
+    serials = [leaf.serial_number for leaf in leaves]
+    for count, serial in enumerate(serials, 1):
+        lab.server.store.revoke(f"{serial:x}", ends[0] - 30 + count, 4)
+        lab.server.published.changed(f"{serial:x}")
+        assert listed(ends[0] - 20) == serials[:count]
+    assert listed(min(ends) + LIFETIME - 1) == serials
+    assert listed(max(ends) + 2 * LIFETIME) == []
+    assert listed(ends[0] - 20) == serials
+
+
 async def test_an_operator_revokes_by_serial_number(lab: Lab, browser: Browser) -> None:
     await browser.register()
     leaf = await leaf_of(browser)

@@ -1,14 +1,19 @@
 """Tests for revocation lists, verified with OpenSSL, pkilint and ``cryptography``."""
 
+import datetime as dt
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authority import Issuer, Revoked, Store, Urls, issue_crl, issue_intermediate, issue_leaf, issue_root, new_key
+from authority.revocation import REASONS
 from tests import judges
 from tests.authority.test_judges import lint
 
@@ -74,6 +79,39 @@ def test_a_list_is_signed_numbered_and_complete() -> None:
     assert len(found) == 4999
     assert found.next_update_utc is not None
     assert (found.next_update_utc - found.last_update_utc).total_seconds() == 660
+
+
+@given(
+    entries=st.lists(
+        st.builds(
+            Revoked,
+            st.integers(1, (1 << 159) - 1),
+            st.floats(0, 4e9),
+            st.sampled_from([0, *REASONS]),
+        ),
+        unique_by=lambda each: each.serial,
+    ),
+    number=st.integers(1, 1 << 70),
+    now=st.floats(0, 4e9),
+    lifetime=st.floats(1, 1e6),
+)
+def test_a_list_equals_what_the_builder_encodes(
+    entries: list[Revoked], number: int, now: float, lifetime: float
+) -> None:
+    moment = lambda at: dt.datetime.fromtimestamp(int(at), dt.UTC)  # noqa: E731 - a one-line function that is used only here
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ISSUER.certificate.subject)
+    builder = builder.last_update(moment(now)).next_update(moment(now + lifetime))
+    for each in entries:
+        revoked = x509.RevokedCertificateBuilder(each.serial, moment(each.at))
+        if each.reason:
+            revoked = revoked.add_extension(x509.CRLReason(REASONS[each.reason]), critical=False)
+        builder = builder.add_revoked_certificate(revoked.build())
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(KEY.public_key())
+    builder = builder.add_extension(identifier, critical=False)
+    built = builder.add_extension(x509.CRLNumber(number), critical=False).sign(KEY, hashes.SHA256())
+    ours = issue_crl(ISSUER, entries, number, now, lifetime)
+    assert ours.tbs_certlist_bytes == built.tbs_certlist_bytes
+    assert ours.signature_algorithm_oid == built.signature_algorithm_oid
 
 
 def test_numbers_of_lists_grow_over_restarts(tmp_path: Path) -> None:
