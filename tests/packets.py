@@ -52,9 +52,11 @@ def tcp(
     return ipv4(6, body, source, target, ttl=ttl, identification=identification)
 
 
-def udp(data: bytes = b"", source: str = CLIENT, target: str = SERVER) -> bytes:
+def udp(
+    data: bytes = b"", source: str = CLIENT, target: str = SERVER, *, ports: tuple[int, int] = (40_000, 53)
+) -> bytes:
     """Return an IPv4 packet with a UDP datagram."""
-    datagram = struct.pack("!HHHH", 40_000, 53, 8 + len(data), 0) + data
+    datagram = struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
     return ipv4(17, _summed(17, datagram, 6, source, target), source, target)
 
 

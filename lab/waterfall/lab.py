@@ -1,6 +1,7 @@
 """Admin requests to the lab: link settings, the resolver's log, the edge's origins, and emptying of caches."""
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,3 +89,11 @@ def _try(address: str, path: str, body: object) -> None:
         call(f"http://{address}:{ADMIN_PORT}", "POST", path, body, timeout=TIMEOUT)
     except (CallError, OSError):
         return
+
+
+def own_address(peer: str) -> str:
+    """Return the IPv4 address from which this host sends packets to *peer*."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((peer, 9))
+        address: str = sock.getsockname()[0]
+        return address

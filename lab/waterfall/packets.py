@@ -4,15 +4,16 @@ Sans-IO: the input is captured frames, the output is ``packets`` of ``trace --js
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnsmessage import DnsMessageError, decode_query, question_end, rcode_to_text, rdtypes
-from waterfall.passages import End, Passage, dns_passages, round_trips, tcp_passages
+from waterfall.passages import End, Passage, dns_passages, round_trips, tcp_passages, udp_passages
 from waterfall.records import LineReader, RecordReader, counted
 from waterfall.tcp_state import CLOSED, LISTEN, MODULUS, Endpoint, Segment, before
 from wireformat.ip import EthernetFrame, Packet, Tcp, describe
 from wireformat.pcapng import Recording
+from wireformat.quic import packet_types
 
 #: Maximum difference between the times of a socket's state change and of the related frame, in nanoseconds.  A process
 #: may have to wake up in between.
@@ -28,6 +29,21 @@ class _Direction:
     expected: int | None = None
     #: Window scale option (RFC 7323) that the sender of this direction announced.
     scale: int = 0
+    #: Whether the last segment of this direction announced a window of 0.
+    closed: bool = False
+    #: Payloads that arrived ahead of a gap, by sequence number.
+    ahead: dict[int, bytes] = field(default_factory=dict)
+    #: Sequence numbers of lost segments.
+    lost: set[int] = field(default_factory=set)
+
+    def arrived(self, seq: int, payload: bytes) -> str:
+        """Return a description of a segment that continues the stream, and add what arrived ahead of it."""
+        words = counted(self.reader.feed(payload))
+        self.expected = (seq + len(payload)) % MODULUS
+        while payload := self.ahead.pop(self.expected, b""):
+            self.reader.feed(payload)
+            self.expected = (self.expected + len(payload)) % MODULUS
+        return f"retransmission: {words}" if seq in self.lost else words
 
     def relative(self, number: int) -> int:
         return (number - self.first) % MODULUS if self.first is not None else number
@@ -76,6 +92,19 @@ def dissect(
         "states": [{"ms": _ms(at, began_ns), "host": host, "state": state} for at, host, state in states],
         "kernel": _compared(states, kernel_states, began_ns),
     }
+
+
+def dissect_quic(recording: Recording, client: End, server: End) -> dict[str, Any]:
+    """Return the ``packets`` object of one QUIC connection; times are milliseconds since its first datagram."""
+    passages = udp_passages(recording.frames, client, server)
+    began_ns = passages[0].sent_ns if passages else 0
+    rows = []
+    for each in passages:
+        types = packet_types(each.packet.payload)
+        words = "lost on the way" if each.left is None else " + ".join(types)
+        rows.append({**_row(each, began_ns), **_datagram(each, client[0]), "what": words})
+    ends = {name: {"address": end[0], "port": end[1]} for name, end in (("client", client), ("server", server))}
+    return {**ends, "packets": rows, "states": []}
 
 
 def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, str]]:
@@ -159,11 +188,12 @@ def _explain(each: Passage, row: dict[str, Any], client: End, directions: dict[E
         # the sender's kernel may leave the computation to its network device.
         "checksum_ok": None if each.left is None else packet.transport_checksum_ok,
     }
-    row["what"] = _what(each, tcp, ours)
+    row["what"] = _what(each, tcp, ours, closed=theirs.closed)
+    ours.closed = tcp.window == 0
 
 
-def _what(each: Passage, tcp: Tcp, ours: _Direction) -> str:
-    """Return a description of a segment: its flags and payload."""
+def _what(each: Passage, tcp: Tcp, ours: _Direction, *, closed: bool) -> str:
+    """Return a description of a segment: its flags and payload; *closed* is whether the receiver's window is 0."""
     payload, words = each.packet.payload, []
     if "RST" in tcp.flags:
         words.append("RST")
@@ -171,11 +201,16 @@ def _what(each: Passage, tcp: Tcp, ours: _Direction) -> str:
         words.append("SYN-ACK" if "ACK" in tcp.flags else "SYN")
     if each.left is None:
         words.append("lost on the way")
+        ours.lost.add(tcp.seq)
+    elif payload and ours.expected is not None and before(tcp.seq, ours.expected):
+        words.append("retransmission")
     elif payload and ours.expected is not None and tcp.seq != ours.expected:
-        words.append("retransmission" if before(tcp.seq, ours.expected) else "ahead of a gap")
+        words.append("ahead of a gap")
+        ours.ahead[tcp.seq] = payload
     elif payload:
-        words.append(counted(ours.reader.feed(payload)))
-        ours.expected = (tcp.seq + len(payload)) % MODULUS
+        words.append(ours.arrived(tcp.seq, payload))
+    elif closed and tcp.flags == {"ACK"} and ours.expected == (tcp.seq + 1) % MODULUS:
+        words.append("zero-window probe")
     if "FIN" in tcp.flags:
         words.append("FIN")
     if tcp.window == 0 and "RST" not in tcp.flags:

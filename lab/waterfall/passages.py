@@ -73,6 +73,16 @@ def tcp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Pass
     )
 
 
+def udp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Passage]:
+    """Return the passages of all datagrams between *client* and *server*, in the order of entering the network."""
+    ends = {(client, server), (server, client)}
+    return _passages(
+        (frame, decoded)
+        for frame, decoded in _decoded(frames)
+        if decoded.packet.udp is not None and (decoded.packet.source, decoded.packet.destination) in ends
+    )
+
+
 def dns_passages(frames: Iterable[Frame], client: str) -> list[Passage]:
     """Return the passages of all DNS datagrams from or to *client*."""
     wanted = []

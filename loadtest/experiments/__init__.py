@@ -4,7 +4,7 @@ Each run predicts, calibrates the links, records kernel counters, injects and me
 conclusions.  The package `reports` then writes the report.
 """
 
-from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span
+from experiments.chart import Bars, Chart, Curve, Dots, Ladder, Lane, Moment, Panel, Span
 from experiments.conduct import Order, Outcome, clean_up, conduct
 from experiments.estimate import Estimate, Line
 from experiments.experiment import Control, Experiment, Lesson
@@ -30,6 +30,7 @@ __all__ = [
     "Estimate",
     "Event",
     "Experiment",
+    "Ladder",
     "Lane",
     "Lesson",
     "Line",

@@ -4,8 +4,9 @@ A chart has one or more panels above a common x axis.  Predictions are lines, me
 time are lanes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 #: Number of a series (0 to 6) in the palette, or one of the names good, bad and mark.
 Colour = int | str
@@ -116,5 +117,27 @@ class Chart:
     @property
     def file_name(self) -> str:
         """Return the base name of the chart's files: at most eight words in lower case, joined by hyphens."""
-        words = "".join(c if c.isalnum() else " " for c in (self.name or self.title).lower()).split()
-        return "-".join(words[:8]) or "chart"
+        return _file_name(self.name or self.title)
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """A ladder diagram of one connection: time runs downwards, and each packet is an arrow."""
+
+    title: str
+    #: ``packets`` of a trace's JSON (`waterfall.packets`), with at least one packet.
+    packets: Mapping[str, Any]
+    #: Explanation of what the packets show.
+    caption: str = ""
+    #: Text from which the file name is derived; "": the title.
+    name: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """Return the base name of the diagram's files."""
+        return _file_name(self.name or self.title)
+
+
+def _file_name(text: str) -> str:
+    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    return "-".join(words[:8]) or "chart"

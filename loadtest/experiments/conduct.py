@@ -6,7 +6,6 @@ Injections are undone even if the measurement fails or is interrupted.
 import asyncio
 import random
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -24,7 +23,7 @@ from experiments.recorders import HERE
 from experiments.result import Result, manifest
 from experiments.run import Run, Skipped
 from experiments.undo_log import UndoLog, exclusive
-from waterfall.lab import WAN, links
+from waterfall.lab import WAN, links, own_address
 
 #: Number of times that a failed link calibration is repeated.
 RETRIES = 3
@@ -164,7 +163,7 @@ async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str,
     if not experiment.paths:
         return
     run.phase("calibrating links")
-    configured, here = await run.blocking(links, WAN), await run.blocking(_own_address, addresses["wan"])
+    configured, here = await run.blocking(links, WAN), await run.blocking(own_address, addresses["wan"])
     for host in experiment.paths:
         expected = configured.rtt_ms(here, addresses[host]) if configured is not None else None
         if expected is None:
@@ -177,13 +176,6 @@ async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str,
             if check.ok:
                 break
         run.result.validity.append(check)
-
-
-def _own_address(peer: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect((peer, 9))
-        address: str = sock.getsockname()[0]
-        return address
 
 
 def _ended(task: "asyncio.Future[None]", result: Result) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.chart import Chart
+from experiments.chart import Chart, Ladder
 from experiments.estimate import Estimate, number
 from experiments.result import Check, Quantity, Result, Row
 
@@ -13,7 +13,7 @@ class Findings:
     """Adds the conclusions of an experiment to its result, and collects its charts."""
 
     result: Result
-    charts: list[Chart] = field(default_factory=list)
+    charts: list[Chart | Ladder] = field(default_factory=list)
 
     def row(self, name: str, measured: Estimate | float, unit: str = "") -> Row:
         """Add a result row that compares a measurement with the prediction of the same name.
@@ -96,8 +96,8 @@ class Findings:
         """Add a measured value that has no prediction."""
         self.result.facts[name] = value
 
-    def chart(self, chart: Chart) -> None:
-        """Add a chart to the report."""
+    def chart(self, chart: Chart | Ladder) -> None:
+        """Add a chart or a ladder diagram to the report."""
         self.charts.append(chart)
 
     def leave_out(self, text: str) -> None:

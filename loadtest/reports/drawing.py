@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from experiments.chart import Bars, Chart, Colour, Curve, Dots, Lane, Moment, Panel
+from experiments.chart import Bars, Chart, Colour, Curve, Dots, Ladder, Lane, Moment, Panel
 from experiments.estimate import number
 from reports.axis import Axis
 from reports.labels import LETTER, SMALL, cut, element, text, wide, wrap
+from reports.ladder import ladder
 from reports.palette import DASHES, HATCH, SHAPES, style
 
 #: Width of a chart, minimum left margin and right margin, in pixels.
@@ -24,14 +25,16 @@ LANE = 22
 Vertical = Callable[[float], float]
 
 
-def svg(chart: Chart, *, standalone: bool = False, width: int = WIDTH) -> str:
+def svg(chart: Chart | Ladder, *, standalone: bool = False, width: int = WIDTH) -> str:
     """Return a chart as SVG markup.
 
     Args:
         chart: chart to draw.
         standalone: include style sheet, title, caption and background, for a file that is shown outside a page.
-        width: width in pixels: `WIDTH`, or `NARROW` for a phone.
+        width: width in pixels: `WIDTH`, or `NARROW` for a phone; ladder diagrams always have `WIDTH`.
     """
+    if isinstance(chart, Ladder):
+        return ladder(chart.packets, chart.title, chart.caption, standalone=standalone)
     drawn = _Drawing(chart, title=standalone, width=width)
     height = f"{drawn.height:.0f}"
     body, size = drawn.body, {}

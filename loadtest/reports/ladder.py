@@ -20,32 +20,35 @@ COLOURS = {"client": 0, "server": 1}
 OTHER = {"client": "server", "server": "client"}
 #: Which IP header field of a datagram holds the resolver's address, by the end that sends the datagram.
 RESOLVER = {"client": "destination", "server": "source"}
+DNS_PORT = 53
 #: TCP flags that a label shows; ACK is omitted, because `waterfall` already names segments that only acknowledge.
 FLAGS = ("SYN", "FIN", "RST", "URG")
 
 
-def ladder(packets: Mapping[str, Any], title: str, caption: str = "") -> str:
-    """Return a ladder diagram as a standalone SVG document.
+def ladder(packets: Mapping[str, Any], title: str, caption: str = "", *, standalone: bool = True) -> str:
+    """Return a ladder diagram as SVG markup.
 
     Args:
         packets: ``packets`` of a trace's JSON (`waterfall.packets`); it must have at least one packet.
         title: title of the diagram.
         caption: text below the diagram, such as the predicted and the measured time; long lines are wrapped.
+        standalone: include style sheet, title, caption and background, for a file that is shown outside a page.
     """
     drawn = _Ladder(packets["packets"], packets["states"])
-    words = [text(title, 8, 22, "title")]
+    words = [text(title, 8, 22, "title")] if standalone else []
     for host, x in drawn.lines.items():
         end = packets[host]
         words.append(text(f"{host} {end['address']}:{end['port']}", x, 52, "ink", text_anchor="middle"))
     y = 66 + drawn.height
-    for line in wrap(caption, int((WIDTH - 16) / LETTER)) if caption else ():
+    for line in wrap(caption, int((WIDTH - 16) / LETTER)) if caption and standalone else ():
         y += 17
         words.append(text(line, 8, y))
     height = round(y + 14)
-    body = element("style", style()) + element("rect", "", "paper", width=WIDTH, height=height)
+    size = {"width": WIDTH, "height": height}
+    body = element("style", style()) + element("rect", "", "paper", **size) if standalone else ""
     body += "".join(words) + element("g", drawn.body, transform="translate(0 66)")
     about = {"viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria_label": escape(title)}
-    return element("svg", body, "chart", xmlns="http://www.w3.org/2000/svg", **about, width=WIDTH, height=height)
+    return element("svg", body, "chart", xmlns="http://www.w3.org/2000/svg", **about, **(size if standalone else {}))
 
 
 class _Ladder:
@@ -130,6 +133,8 @@ def _positions(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[flo
 def _words(row: Mapping[str, Any]) -> str:
     """Return the label of a segment: its TCP flags, its content, and the size of its payload."""
     tcp, what = row.get("tcp"), str(row.get("what", ""))
+    if tcp is None and (udp := row.get("udp")) and DNS_PORT not in udp.values():
+        return f"{what} ({udp['length']:,} B)"
     if tcp is None:
         return f"{what or 'UDP'} ({'to' if row['from'] == 'client' else 'from'} {row['ip'][RESOLVER[row['from']]]})"
     flags = [flag for flag in FLAGS if flag in tcp["flags"]]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from experiments import parameters
 from experiments.archive import StoredRun, changed_parameters, compare
-from experiments.chart import Chart
+from experiments.chart import Chart, Ladder
 from experiments.estimate import number
 from experiments.experiment import Experiment
 from experiments.repeats import Repeats, Spread
@@ -27,7 +27,7 @@ from reports.strip import strip
 Kind = type[Experiment[Any]]
 
 
-def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterable[str] = ()) -> str:
+def run_page(result: Result, kind: Kind, charts: Sequence[Chart | Ladder], files: Iterable[str] = ()) -> str:
     """Return the report of one run as HTML.
 
     Args:

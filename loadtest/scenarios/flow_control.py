@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import linear_regression, median
+from typing import Any
 
 from experiments import (
     Chart,
@@ -22,10 +23,12 @@ from experiments import (
 )
 from experiments.recorders import HERE
 from linuxnet.recorder import Watch
+from scenarios.instruments import ladders
 from scenarios.instruments.connection import Address, Connection
 from stub import Stub
 from theory import flow_control
 from theory.slow_start import MSS
+from waterfall.lab import own_address
 
 HOST = "www.example.com"
 PORT = 80
@@ -47,6 +50,8 @@ SLOW_BPS, SLOW_BUFFER = 8_000_000, 128 << 10
 PAYLOAD = MSS / (MSS + 52)
 #: Largest relative error of a measured throughput, and of the time for which the receive window limited the sender.
 EXACT = 0.05
+#: For the ladder diagram: receive buffer and response size in bytes, and seconds for which the reader pauses.
+DRAWN_BUFFER, DRAWN, DRAWN_PAUSE = 4096, 12_000, 1.0
 #: Seconds for which a connection stays open after its response, so that the sender's final state can be recorded.
 LINGER = 1.3
 
@@ -138,6 +143,8 @@ class FlowControl(Experiment[Parameters]):
         self.paused: dict[float, list[Transfer]] = defaultdict(list)
         self.read: dict[int, list[Transfer]] = defaultdict(list)
         self.slow: list[Transfer] = []
+        #: Packets of one connection with a paused reader.
+        self.packets: dict[str, Any] = {}
 
     def duration(self) -> float:
         """Return the expected duration in seconds of all transfers, which run one after the other."""
@@ -173,6 +180,7 @@ class FlowControl(Experiment[Parameters]):
             run.phase(f"a reader that pauses for {pause:g} s, {repeat + 1} of {self.p.repeats}")
             wait = 0.0 if self.negative else pause
             self.paused[pause].append(await run.blocking(_fetch, to, run.now(), BUFFER, LONG, wait))
+        await run.blocking(self._one, run, to)
         for repeat, buffer in run.interleaved(self.p.buffers, self.p.repeats):
             run.phase(f"a reader with a buffer of {buffer:,} bytes, {repeat + 1} of {self.p.repeats}")
             self.read[buffer].append(await run.blocking(_fetch, to, run.now(), buffer, ENDLESS))
@@ -180,6 +188,18 @@ class FlowControl(Experiment[Parameters]):
         for repeat in range(self.p.repeats):
             run.phase(f"a slow link, {repeat + 1} of {self.p.repeats}")
             self.slow.append(await run.blocking(_fetch, to, run.now(), SLOW_BUFFER, ENDLESS))
+
+    def _one(self, run: Run, to: Address) -> None:
+        """Capture all packets of one connection with a paused reader, for the ladder diagram."""
+        here = own_address(to.address)
+        with (
+            ladders.capturing(run, here) as frames,
+            Connection(to, None, receive_buffer=DRAWN_BUFFER) as connection,
+        ):
+            port = connection.sock.getsockname()[1]
+            for _ in connection.arrivals(f"/bytes/{DRAWN}", wait=DRAWN_PAUSE):
+                pass
+        self.packets = ladders.tcp_packets(frames, (here, port), (to.address, PORT))
 
     # --- conclusions ------------------------------------------------------------------------------------------------
 
@@ -201,6 +221,14 @@ class FlowControl(Experiment[Parameters]):
         self._counters(run)
         found.chart(self._stopped())
         found.chart(self._rates())
+        ladders.add(
+            run,
+            self.packets,
+            f"A reader that pauses for {DRAWN_PAUSE:g} s, packet by packet",
+            f"The client's receive buffer is small (SO_RCVBUF {DRAWN_BUFFER:,}), so the window closes after the first "
+            "segments. The server probes the closed window, with growing intervals, until the reader resumes.",
+            "flow-control-ladder",
+        )
 
     def _attach_readings(self, run: Run) -> None:
         """Store with each transfer the readings of its socket at the edge."""

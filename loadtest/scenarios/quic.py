@@ -1,5 +1,6 @@
 """Scenario `quic`: round trips of HTTP/3, streams that do not block each other, and a change of address."""
 
+import asyncio
 import json
 import ssl
 from collections import defaultdict
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import Bars, Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
-from scenarios.instruments import subject
+from scenarios.instruments import ladders, subject
 from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.page_loads import Http1Pages, Http2Pages, Pages
 from scenarios.instruments.round_trips import TOLERANCE, check_slope_of_rounds
 from theory import handshake, quic
+from waterfall.lab import own_address
+from waterfall.packets import dissect_quic
 from wireformat.tls import client_context
 
 if TYPE_CHECKING:
@@ -142,6 +145,8 @@ class Quic(Experiment[Parameters]):
         self.early: list[bool] = []
         #: Loaded pages by way and share of lost packets.
         self.pages: dict[tuple[str, float], list[Page]] = defaultdict(list)
+        #: Packets of a new connection, and of one with early data.
+        self.packets: list[dict[str, Any]] = []
         #: For each change of address: milliseconds of the next request, and whether the server saw a new address.
         self.moved: list[tuple[float, bool]] = []
 
@@ -175,6 +180,7 @@ class Quic(Experiment[Parameters]):
             run.skip(f"{self.p.host} does not answer: start it with `firstbyte up --quic`")
         await self._open_connections(run, to, tcp, found.region)
         await run.lab.link(subject.CLIENTS, found.region, rtt_ms=self.p.page_rtt_ms)
+        await self._capture(run, to)
         for loss in self.p.losses:
             await self._load_pages(run, to, tcp, found.region, loss)
         run.phase("a client that changes its address")
@@ -200,6 +206,18 @@ class Quic(Experiment[Parameters]):
                     else:
                         taken, _ = await self._open(to, tickets, wait=True)
                         self.ttfb[arm, rtt].append(taken)
+
+    async def _capture(self, run: Run, to: Address) -> None:
+        """Capture the packets of a new connection, and of one with early data, for the ladder diagrams."""
+        here, tickets = own_address(to.address), list[Any]()
+        for early in (False, True):
+            with ladders.capturing(run, here) as frames:
+                async with quic_client.connect(to, TRUST_ANCHOR, tickets, early=early) as client:
+                    await client.get(to.host, "/whoami")
+                    await client.ping()  # the ticket has arrived
+                    port = client.port
+                await asyncio.sleep(self.p.page_rtt_ms / 1000)  # the CONNECTION_CLOSE frame crosses the network
+            self.packets.append(dissect_quic(frames.recording, (here, port), (to.address, to.port)))
 
     @staticmethod
     async def _open(to: Address, tickets: list[Any], *, early: bool = False, wait: bool = False) -> tuple[float, bool]:
@@ -290,6 +308,14 @@ class Quic(Experiment[Parameters]):
         found.chart(self._lines(heights))
         found.chart(self._blocking())
         found.chart(self._shares())
+        for packets, words, name in zip(
+            self.packets, ("new connection", "connection with early data"), ("", "-early"), strict=False
+        ):
+            caption = (
+                "Labels show what an observer can read: the types of the QUIC packets in each datagram. "
+                "1-RTT packets carry requests and responses; 0-RTT packets carry early data."
+            )
+            ladders.add(run, packets, f"A {words} over QUIC, packet by packet", caption, f"quic-ladder{name}")
 
     def _delayed(self, page: Page) -> int:
         """Return the number of responses that a lost packet delayed; other delays are noise of the machine."""

@@ -27,12 +27,13 @@ from experiments import (
 from experiments.recorders import HERE
 from experiments.undo_log import Undo
 from linuxnet import counters
-from scenarios.instruments import subject
+from scenarios.instruments import ladders, subject
 from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.corruption import body
 from scenarios.instruments.datagrams import Ledger, exchange
 from theory import recovery
 from theory.slow_start import MSS
+from waterfall.lab import own_address
 
 PORT = 80
 #: Kinds of faults: the name of the link's setting, and what happens to a packet.
@@ -145,6 +146,8 @@ class ReliableStream(Experiment[Parameters]):
         self.delays: dict[int, list[float]] = defaultdict(list)
         #: Start and end of the streams, in seconds since the start of the run, by interval between messages.
         self.spans: dict[int, tuple[float, float]] = {}
+        #: Packets of one stream in which one message is lost.
+        self.packets: dict[str, Any] = {}
         self.server = ""
 
     def duration(self) -> float:
@@ -183,6 +186,10 @@ class ReliableStream(Experiment[Parameters]):
             begin = run.now()
             self.ages[interval], self.delays[interval] = await run.blocking(client.lose, interval, self.p.losses)
             self.spans[interval] = (begin, run.now())
+        here = own_address(to.address)
+        with ladders.capturing(run, here) as frames:
+            await run.blocking(client.lose, min(self.p.intervals_ms), 1)
+        self.packets = ladders.tcp_packets(frames, (here, client.port), (to.address, PORT))
 
     async def _with(
         self, run: Run, region: str, fault: str, transfer: Callable[[int], int], client: "_Client"
@@ -222,6 +229,14 @@ class ReliableStream(Experiment[Parameters]):
         self._repaired(run)
         found.chart(self._times())
         found.chart(self._accounts())
+        ladders.add(
+            run,
+            self.packets,
+            f"A message every {min(self.p.intervals_ms)} ms, one of them lost, packet by packet",
+            "The segments after the lost one arrive ahead of a gap. Their acknowledgements still name the missing byte "
+            "and report what has arrived (SACK), so the server sends the lost segment again after a round trip.",
+            "reliable-stream-ladder",
+        )
 
     def _over_tcp(self, run: Run) -> None:
         found = run.findings
@@ -323,6 +338,8 @@ class _Client:
     def __init__(self, run: Run, to: subject.Subject, names: subject.Subject) -> None:
         self._admin, self._to, self._names = run.lab.admin, to, names
         self._connection: Connection | None = None
+        #: Source port of the last stream of messages.
+        self.port = 0
 
     def prepare(self) -> None:
         """Open the connection for the next stream, while the link has no faults."""
@@ -361,9 +378,9 @@ class _Client:
         connection, distance = self._connection, between(interval)
         count = distance * (losses + 1) + 1
         assert connection is not None  # noqa: S101 - prepare() opened the connection
-        port = connection.sock.getsockname()[1]
+        self.port = connection.sock.getsockname()[1]
         ages: list[float] = []
-        dropping = {"source": self._to.address, "port": port, "flags": "ack"}
+        dropping = {"source": self._to.address, "port": self.port, "flags": "ack"}
         for _, data in connection.arrivals(f"/events?count={count}&interval={interval}"):
             now = time.time()
             # Otherwise the client delays acknowledgements by up to 40 ms, which prolongs the server's timer.

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from experiments import Chart, Control, Estimate, Experiment, Lane, Lesson, Panel, Quantity, Run, Span, parameter
 from experiments.undo_log import Undo
-from scenarios.instruments import subject
-from scenarios.instruments.closing import Client, Ending, Segment, intervals
+from scenarios.instruments import ladders, subject
+from scenarios.instruments.closing import PORT, Client, Ending, Segment, intervals
 from theory import recovery
+from waterfall.lab import own_address
 
 #: Delay before a segment is replayed, in seconds: after a close, and into a new connection.
 AFTER_CLOSE, INTO_NEW = 0.6, 1.0
@@ -72,6 +74,8 @@ class TimeWaitWhy(Experiment[Parameters]):
         self.aborted: list[Ending] = []
         self.after_close: list[Ending] = []
         self.into_new: list[Ending] = []
+        #: Packets of one connection whose last acknowledgement is lost.
+        self.packets: dict[str, Any] = {}
         #: Start and end of the replays into new connections, in seconds since the start of the run.
         self.span = (0.0, 0.0)
         self.host = ""
@@ -102,7 +106,17 @@ class TimeWaitWhy(Experiment[Parameters]):
         await run.lab.inject("wan: single segments are lost or replayed", "wan", "DELETE", "/admin/drops", undo=clear)
         if to.host:
             await run.recorders.start(to.host)
-        await run.blocking(self._all, run, Client(run.lab.admin, to.name, to.address, self.rtt))
+        client = Client(run.lab.admin, to.name, to.address, self.rtt)
+        await run.blocking(self._one, run, client, to.address)
+        await run.blocking(self._all, run, client)
+
+    def _one(self, run: Run, client: Client, server: str) -> None:
+        """Capture all packets of one connection, for the ladder diagram."""
+        here = own_address(server)
+        with ladders.capturing(run, here) as frames:
+            wait = recovery.timeout_s(self.rtt) + PATIENCE
+            port = client.lose_reset(wait) if self.negative else client.lose_last_ack(wait)[0]
+        self.packets = ladders.tcp_packets(frames, (here, port), (server, PORT))
 
     def _all(self, run: Run, client: Client) -> None:
         wait = recovery.timeout_s(self.rtt) + PATIENCE
@@ -160,6 +174,14 @@ class TimeWaitWhy(Experiment[Parameters]):
             name = "segments that the server's kernel refused by their time stamp"
             found.check(name, f">= {needed}", str(refused), refused >= needed)
         found.chart(self._lanes())
+        ladders.add(
+            run,
+            self.packets,
+            "A close whose last acknowledgement is lost, packet by packet",
+            "The client has closed first and is in TIME-WAIT. The server's FIN arrives again when its retransmission "
+            "timer has expired, and TIME-WAIT acknowledges it.",
+            "time-wait-why-ladder",
+        )
 
     def _lanes(self) -> Chart:
         panels = [

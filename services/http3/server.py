@@ -18,8 +18,8 @@ from telemetry.metrics import Metrics
 
 #: Maximum size of a response to /bytes/N, in bytes.
 MAX_BYTES = 16 << 20
-#: Time in seconds after which an idle connection is closed.
-IDLE = 30.0
+#: Time in seconds after which an idle connection is closed: the same as at the edge.
+IDLE = 75.0
 #: Maximum number of stored tickets; beyond it, the oldest ticket is discarded.
 MAX_TICKETS = 1000
 

@@ -20,7 +20,7 @@ from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
 from drills.watch import Alarm, Held
 from drills.year import Year
-from experiments import Run, Verdict, parameters
+from experiments import Chart, Run, Verdict, parameters
 from monitor.openssl import Probe
 from tests.drills.synthetic import EPOCH, Ways, break_requests, prepared, stage, verdict
 from tests.peers import Papers, papers
@@ -257,6 +257,7 @@ def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]
     change(experiment)
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
     assert run.findings.charts[0].name == "calendar"
+    assert isinstance(run.findings.charts[0], Chart)
     assert [lane.label for lane in run.findings.charts[0].panels[0].lanes] == list(Year.hosts)
 
 

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments import Ladder
+from reports.drawing import svg
 from tests.packets import udp
 from tests.waterfall.conftest import CLIENT, MS, SERVER, frame, segment
 from waterfall.capture import client_pcap
-from waterfall.packets import dissect
+from waterfall.packets import dissect, dissect_quic
 from waterfall.passages import round_trips, tcp_passages
 from wireformat.ip import decode_frame
 from wireformat.pcap import LINKTYPE_ETHERNET, file_header
@@ -101,8 +103,34 @@ def test_a_lost_segment_is_shown_and_its_retransmission_carries_the_data() -> No
     shown = rows(lost, lost=(3,))
     assert [(row["what"], row["arrived_ms"]) for row in shown[3:]] == [
         ("lost on the way", None),
-        ("GET / HTTP/1.1", 240.0),
+        ("retransmission: GET / HTTP/1.1", 240.0),
     ]
+
+
+def test_segments_after_a_loss_are_ahead_of_a_gap_until_it_is_filled() -> None:
+    response = [b"HTTP/1.1 200 OK\r\n\r\n", b"lost", b"late", b"more"]
+    seqs = [301, 320, 324, 328]
+    sent: list[Packet] = [
+        (31.0 + 20 * i, SERVER, "PA", seq, 119, data) for i, (seq, data) in enumerate(zip(seqs, response, strict=True))
+    ]
+    again: Packet = (120.0, SERVER, "PA", 320, 119, b"lost")
+    last: Packet = (140.0, SERVER, "PA", 332, 119, b"last")
+    shown = rows([*EXCHANGE[:5], *sent, again, last], lost=(6,))
+    whats = [row["what"] for row in shown[5:]]
+    assert whats == [
+        "HTTP/1.1 200 OK", "lost on the way", "ahead of a gap", "ahead of a gap", "retransmission: data", "data",
+    ]  # fmt: skip
+
+
+def test_a_closed_window_is_probed_with_an_old_sequence_number() -> None:
+    frames = network(EXCHANGE[:6])
+    full = segment(CLIENT, SERVER, "A", 119, 320, window=0, identification=20)
+    probe = segment(SERVER, CLIENT, "A", 319, 119, identification=21)
+    for at, packet in ((60, full), (300, probe), (320, full), (360, probe)):
+        frames += [frame(at, False, packet), frame(at + 10, True, packet)]
+    found = dissect(Recording(tuple(frames)), CLIENT, SERVER, began_ns=0, first_byte_ms=41, tls=False)
+    whats = [row["what"] for row in found["packets"][6:]]
+    assert whats == ["zero window", "zero-window probe", "zero window", "zero-window probe"]
 
 
 def test_a_segment_that_arrives_twice_is_a_retransmission() -> None:
@@ -177,3 +205,30 @@ def test_no_datagram_breaks_the_dissection(payload: bytes) -> None:
     frames = (frame(0, False, udp(payload)),)
     (row,) = dissect(Recording(frames), CLIENT, SERVER, began_ns=0, first_byte_ms=41)["packets"]
     assert row["what"]
+
+
+def test_a_quic_connection_is_a_row_per_datagram_with_the_types_of_its_packets() -> None:
+    handshake = b"\xe1\x00\x00\x00\x01\x00\x00\x03abc"
+    there, back = (CLIENT[1], 443), (443, CLIENT[1])
+    server = (SERVER[0], 443)
+    sent = [
+        (5, handshake, CLIENT[0], server[0], there),
+        (16, handshake + b"\x41abc", server[0], CLIENT[0], back),
+        (27, b"\x41lost", CLIENT[0], server[0], there),
+    ]
+    frames = [frame(at, False, udp(data, a, b, ports=ports)) for at, data, a, b, ports in sent]
+    frames += [frame(at + 10, True, udp(data, a, b, ports=ports)) for at, data, a, b, ports in sent[:2]]
+    other = frame(6, False, udp(b"\x41", CLIENT[0], server[0], ports=(1, 443)))
+    found = dissect_quic(Recording((*frames, other)), CLIENT, server)
+    shown = [
+        (row["from"], row["sent_ms"], row["arrived_ms"], row["what"], row["udp"]["length"]) for row in found["packets"]
+    ]
+    assert shown == [
+        ("client", 0, 10, "Handshake", 11),
+        ("server", 11, 21, "Handshake + 1-RTT", 15),
+        ("client", 22, None, "lost on the way", 5),
+    ]
+    picture = svg(Ladder("QUIC", found), standalone=True)
+    assert "Handshake + 1-RTT (15 B)" in picture
+    assert "QUIC</text>" in picture
+    assert "QUIC</text>" not in svg(Ladder("QUIC", found))

@@ -21,6 +21,8 @@ from scenarios.instruments.page_loads import AT_ONCE, Pages
 
 #: Seconds after which a request or a handshake fails.
 TIMEOUT = 10.0
+#: Time in seconds after which an idle connection is closed; the server's limit applies if it is shorter.
+IDLE = 120.0
 #: Number of pages that are loaded after a connection has been opened.  They enlarge the server's congestion window, so
 #: that it sends later pages in one burst.  They also fill QPACK's table (RFC 9204), so that no later response waits for
 #: another packet with an entry of the table.
@@ -73,6 +75,11 @@ class Client(QuicConnectionProtocol):
                 response.body += each.data
             if each.stream_ended and not done.done():
                 done.set_result(response)
+
+    @property
+    def port(self) -> int:
+        """Local UDP port of the connection."""
+        return int(self._transport.get_extra_info("sockname")[1]) if self._transport is not None else 0
 
     def ask(self, host: str, paths: Sequence[str]) -> list["asyncio.Future[Response]"]:
         """Send GET requests on separate streams, in as few packets as possible; return futures of their responses."""
@@ -135,7 +142,7 @@ async def connect(
     Raises:
         QuicError: the handshake takes more than `TIMEOUT` seconds.
     """
-    settings = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=to.host)
+    settings = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=to.host, idle_timeout=IDLE)
     settings.load_verify_locations(str(trust))
     if early and tickets:
         settings.session_ticket = tickets.pop()
