@@ -69,7 +69,7 @@ def test_the_control_without_an_open_loop_fails(tmp_path):
 
 @pytest.mark.parametrize(
     "unfit",
-    [{"failures": 1}, {"lag": 0.5}, {"drain": 0.5}, {"pause": 1.2}],
+    [{"failures": 1}, {"lag": 0.5}, {"drain": 0.9}, {"pause": 1.2}],
     ids=["a-failed-request", "late-requests", "a-slow-server", "slow-users"],
 )
 def test_a_load_that_did_not_run_as_planned_makes_the_run_invalid(unfit, tmp_path):
