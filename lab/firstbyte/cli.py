@@ -344,6 +344,7 @@ def _experiments(add: Add) -> None:
         )
         one.add_argument("--list", action="store_true", help="list names, what each shows, and its parameters")
         one.add_argument("--undo", action="store_true", help="undo what a killed run left switched on in the lab")
+        one.add_argument("--operated", action="store_true", help=argparse.SUPPRESS)
         one.add_argument("--quick", action="store_true", help="smaller windows and rates: at most 40 s each")
         one.add_argument(
             "--control", action="store_true", help="take the safety, or the right model, away: the run must then fail"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import reports
 from drills import DRILLS, evidence
 from experiments import (
     Experiment,
+    Mailbox,
     Order,
     Outcome,
     ParameterError,
@@ -30,7 +31,7 @@ from experiments import (
     conduct,
     parameters,
 )
-from firstbyte import own, terminal, verdicts, where
+from firstbyte import operator, own, terminal, verdicts, where
 from firstbyte.verdicts import Done
 from hostfiles import junit
 from hostfiles.junit import Case, Suite
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     if args.undo:
-        return _undo() if InsideLab.is_here() else _outside(args, ["--undo"])
+        return _undo(args) if InsideLab.is_here() else _outside(args, ["--undo", *_operated(args.command == "drill")])
     source: bytes | None = None
     if args.name and own.is_file(args.name):
         mine = own.load(args.name, TAKEN)
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(f"--junit: expected a file in a folder that exists, got {args.junit}")
     if InsideLab.is_here():
         return _inside(args, chosen, source)
-    return _outside(args, _words(args, "-" if source else args.name), [kind.name for kind in chosen], source)
+    words = [*_words(args, "-" if source else args.name), *_operated(any(kind.operated for kind in chosen))]
+    return _outside(args, words, [kind.name for kind in chosen], source)
 
 
 def _named(verb: str, name: str | None) -> list[Kind]:
@@ -139,7 +141,10 @@ def _repeat(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
     for number in range(1, args.times + 1):
         if args.times > 1:
             print(f"{kind.name}: run {number} of {args.times}", file=sys.stderr, flush=True)
-        outcome = asyncio.run(conduct(kind, order, lab, RESULTS, addresses=lab.addresses, progress=_progress()))
+        mailbox = Mailbox(RESULTS) if args.operated else None
+        outcome = asyncio.run(
+            conduct(kind, order, lab, RESULTS, addresses=lab.addresses, progress=_progress(), operator=mailbox)
+        )
         with _deferred_signals() as received:
             done.append(_finish(args, outcome))
         if args.times > 1 and not args.json:
@@ -231,6 +236,16 @@ def _words(args: argparse.Namespace, name: str) -> list[str]:
     return words + [word for each in args.set for word in ("--set", each)]
 
 
+def _operated(needed: bool) -> list[str]:
+    """Return the flag that tells the process in the lab that this one runs its operator commands, if any are needed."""
+    return ["--operated"] if needed else []
+
+
+def _operator(lab: Lab, *, needed: bool) -> AbstractContextManager[None]:
+    """Return a context manager that runs operator commands of the experiment in *lab*, if any are needed."""
+    return operator.serving(lab) if needed else nullcontext()
+
+
 def _outside(
     args: argparse.Namespace, words: Sequence[str], names: Sequence[str] = (), source: bytes | None = None
 ) -> int:
@@ -244,7 +259,8 @@ def _outside(
         # The process inside the lab also receives Ctrl-C; wait while it undoes its injections and saves its results.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            code = lab.run_lab(command, stdin=None if source is None else file)
+            with _operator(lab, needed="--operated" in words):
+                code = lab.run_lab(command, stdin=None if source is None else file)
         finally:
             signal.signal(signal.SIGINT, before)
         if code not in {0, 1, 2, 3, 4}:
@@ -289,12 +305,14 @@ def _undo_outside(lab: Lab, command: str) -> None:
     except LabError as error:
         print(f"firstbyte {command}: nothing to undo: {error}", file=sys.stderr)
     else:
-        lab.run_lab([command, "--undo"])
+        with _operator(lab, needed=command == "drill"):
+            lab.run_lab([command, "--undo", *_operated(command == "drill")])
 
 
-def _undo() -> int:
+def _undo(args: argparse.Namespace) -> int:
     """Undo the injections that a killed run left active in the lab; return the exit code."""
-    failed = asyncio.run(clean_up(InsideLab(), RESULTS, lambda text: print(f"  {text}", file=sys.stderr)))
+    mailbox = Mailbox(RESULTS) if args.operated else None
+    failed = asyncio.run(clean_up(InsideLab(), RESULTS, lambda text: print(f"  {text}", file=sys.stderr), mailbox))
     for text in failed:
         print(f"  the run was killed; could not be undone: {text}", file=sys.stderr)
     return 4 if failed else 0

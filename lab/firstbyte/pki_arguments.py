@@ -90,6 +90,7 @@ def _rotate(verb: Verb) -> None:
     rotate = verb("rotate", about, "state, hosts and steps, as JSON")
     rotate.add_argument("what", nargs="?", choices=["intermediate", "root"], help="what to replace")
     rotate.add_argument("--all", action="store_true", help="perform all steps, one after the other")
+    rotate.add_argument("--finish", action="store_true", help="complete the rotation in progress, if there is one")
     rotate.add_argument("--force", action="store_true", help="perform the step even if hosts are not ready")
     rotate.add_argument(
         "--timeout",

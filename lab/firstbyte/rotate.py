@@ -66,22 +66,31 @@ def laggards(peers: list[Peer], bundle: int, issuer: str) -> dict[str, str]:
 def rotate(args: argparse.Namespace) -> int:
     """Print the state of the rotation, or perform its next step if *args.what* is set (all steps if *args.all* is set).
 
+    With *args.finish*, complete the rotation in progress; hosts that lag get another chance to adopt the last step.
+
     Raises:
         LaggingError: a host is not ready for the step, or did not adopt it in time.
         RotationError: a rotation of the other kind is in progress.
-        UsageError: *args.all* or *args.force* is set without *args.what*.
+        UsageError: *args.all* or *args.force* is set without *args.what*, or *args.finish* with any of them.
     """
+    if args.finish and (args.what or args.all or args.force):
+        raise UsageError("expected --finish alone: it completes the rotation in progress")
     if args.what is None and (args.all or args.force):
         raise UsageError(f"expected intermediate or root with {'--all' if args.all else '--force'}, got none")
     with where.outside("pki rotate") as lab:
-        if args.what is None:
+        if args.what is None and not args.finish:
             return _show(lab, as_json=args.json)
         while True:
             state = _state(lab)
-            step = next_step(state, args.what)
-            if not args.force:
-                _require_ready(lab, state, args.what)
-            state = _ceremony(lab, args.what, step)
+            kind = args.what or state["kind"]
+            if not kind:
+                return 0  # --finish without a rotation in progress
+            step = next_step(state, kind)
+            if args.finish:
+                _take_up(lab, state, state["step"], args.timeout)
+            elif not args.force:
+                _require_ready(lab, state, kind)
+            state = _ceremony(lab, kind, step)
             begin = time.monotonic()
             if not args.force:
                 _take_up(lab, state, step, args.timeout)
@@ -90,7 +99,7 @@ def rotate(args: argparse.Namespace) -> int:
                 print(json.dumps({**state, "performed": step, "took_s": round(took, 1)}), flush=True)
             else:
                 print(f"{step}: trust bundle {state['bundle']}, {state['signs']} signs; {took:.1f} s", flush=True)
-            if not args.all or not state["kind"]:
+            if not (args.all or args.finish) or not state["kind"]:
                 return 0
 
 

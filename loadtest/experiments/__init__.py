@@ -9,6 +9,7 @@ from experiments.conduct import Order, Outcome, clean_up, conduct
 from experiments.estimate import Estimate, Line
 from experiments.experiment import Control, Experiment, Lesson
 from experiments.lab import Admin
+from experiments.operator import Mailbox, NoOperator, NoOperatorError, Reply
 from experiments.parameters import ParameterError, parameter
 from experiments.recorders import HERE, Series
 from experiments.repeats import Repeats
@@ -34,13 +35,17 @@ __all__ = [
     "Lane",
     "Lesson",
     "Line",
+    "Mailbox",
     "Moment",
+    "NoOperator",
+    "NoOperatorError",
     "Order",
     "Outcome",
     "Panel",
     "ParameterError",
     "Quantity",
     "Repeats",
+    "Reply",
     "Result",
     "Row",
     "Run",

@@ -19,6 +19,7 @@ from typing import Any
 from experiments import gate, parameters
 from experiments.experiment import Experiment
 from experiments.lab import Admin
+from experiments.operator import Operator
 from experiments.recorders import HERE
 from experiments.result import Result, manifest
 from experiments.run import Run, Skipped
@@ -63,6 +64,7 @@ async def conduct(
     *,
     addresses: dict[str, str],
     progress: Callable[[str], None] = lambda _: None,
+    operator: Operator | None = None,
 ) -> Outcome:
     """Run one experiment and return its outcome; SIGINT and SIGTERM end the run early and keep its measurements.
 
@@ -73,6 +75,7 @@ async def conduct(
         results: results folder, which holds the lock and the undo log.
         addresses: IPv4 address of each host by name, for calibration.
         progress: called with each progress message, one line at a time.
+        operator: runs commands outside the lab; None if the experiment was started inside.
 
     Raises:
         ParameterError: a parameter is invalid; the lab is unchanged.
@@ -93,7 +96,7 @@ async def conduct(
         seed=order.seed,
     )
     with exclusive(results, kind.name):
-        run = Run(admin, result, UndoLog(results), progress, experiment.duration())
+        run = Run(admin, result, UndoLog(results), progress, experiment.duration(), operator)
         run.rng = random.Random(f"{kind.name}:{order.seed}")
         run.lab.undo_log.load()
         result.manifest = manifest()
@@ -113,7 +116,9 @@ async def conduct(
     return Outcome(result, run, kind, time.monotonic() - began)
 
 
-async def clean_up(admin: Admin, results: Path, progress: Callable[[str], None]) -> list[str]:
+async def clean_up(
+    admin: Admin, results: Path, progress: Callable[[str], None], operator: Operator | None = None
+) -> list[str]:
     """Undo the injections that a killed run left in the lab.
 
     Returns:
@@ -125,7 +130,7 @@ async def clean_up(admin: Admin, results: Path, progress: Callable[[str], None])
         OSError: the results folder is not writable.
     """
     with exclusive(results, "clean-up"):
-        run = Run(admin, Result("clean-up", "", {}), UndoLog(results), progress)
+        run = Run(admin, Result("clean-up", "", {}), UndoLog(results), progress, operator=operator)
         run.lab.undo_log.load()
         failed = await run.lab.undo_all()
     for event in run.timeline.events:

@@ -71,6 +71,8 @@ class Experiment(ABC, Generic[P]):
     paths: ClassVar[tuple[str, ...]] = ()
     #: Counters of `gate.QUIET` that may rise, because the experiment provokes the drops that they count.
     subject: ClassVar[tuple[str, ...]] = ()
+    #: Whether the experiment runs commands outside the lab (`Lab.operate`).
+    operated: ClassVar[bool] = False
     #: Two or three questions for students.
     lessons: ClassVar[tuple[Lesson, ...]] = ()
 

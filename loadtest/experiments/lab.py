@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from experiments.operator import OPERATOR, NoOperator, Operator, Reply
 from experiments.timeline import Timeline
 from experiments.undo_log import Undo, UndoLog
 
@@ -22,8 +23,9 @@ class Admin(Protocol):
 class Lab:
     """An experiment's interface to the lab: admin requests, injections and their reversal."""
 
-    def __init__(self, admin: Admin, undo_log: UndoLog, timeline: Timeline) -> None:
+    def __init__(self, admin: Admin, undo_log: UndoLog, timeline: Timeline, operator: Operator | None = None) -> None:
         self.admin, self.undo_log, self.timeline = admin, undo_log, timeline
+        self.operator: Operator = operator or NoOperator()
 
     async def call(self, host: str, method: str, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
         """Send one admin request from a thread; return the parsed JSON of the response."""
@@ -48,6 +50,24 @@ class Lab:
         response = await self.call(host, method, path, body, timeout=INJECTION_TIMEOUT)
         self.timeline.note("injection", text)
         return response
+
+    async def operate(self, text: str, *words: str, undo: str = "") -> Reply:
+        """Run ``firstbyte`` with *words* on the machine outside the lab; return its exit code and output.
+
+        Args:
+            text: short description for the timeline.
+            words: arguments of the command.
+            undo: command that reverses the change, stored in the undo log unless it is already there; "": no reversal.
+
+        Raises:
+            NoOperatorError: the experiment was started inside the lab, or the process outside does not reply.
+            OSError: the undo log could not be written, so the command was not run.
+        """
+        entry = Undo(undo, OPERATOR, "RUN", undo)
+        if undo and entry not in self.undo_log.undos:
+            self.undo_log.add(entry)
+        self.timeline.note("injection", text)
+        return await self.operator.run(*words)
 
     async def fault(self, host: str, name: str, **parameters: Any) -> Undo:
         """Switch on fault *name* of *host*, until the returned `Undo` is passed to `undo` or the run ends."""
@@ -82,8 +102,18 @@ class Lab:
         return undo
 
     async def undo(self, undo: Undo) -> None:
-        """Reverse one injection and remove it from the undo log."""
-        await self.call(undo.host, undo.method, undo.path, undo.body)
+        """Reverse one injection and remove it from the undo log.
+
+        Raises:
+            NoOperatorError: only a process outside the lab can reverse this injection.
+            RuntimeError: that process could not reverse it.
+        """
+        if undo.host == OPERATOR:
+            reply = await self.operator.run(*undo.path.split())
+            if reply.code:
+                raise RuntimeError(f"`firstbyte {undo.path}`: {reply.err.strip() or f'exit code {reply.code}'}")
+        else:
+            await self.call(undo.host, undo.method, undo.path, undo.body)
         if undo in self.undo_log.undos:
             self.undo_log.remove(undo)
         self.timeline.note("undone", undo.text)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from experiments.findings import Findings
 from experiments.lab import Admin, Lab
+from experiments.operator import Operator
 from experiments.recorders import Recorders
 from experiments.result import Event, Result
 from experiments.timeline import Timeline
@@ -29,6 +30,7 @@ class Run:
         undo_log: log of injections that have to be undone.
         progress: called with one line at a time: the current phase, and the estimated time left.
         duration: expected duration of the experiment in seconds.
+        operator: runs commands outside the lab; None if the experiment was started inside.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Run:
         undo_log: UndoLog,
         progress: Callable[[str], None] = lambda _: None,
         duration: float = 0.0,
+        operator: Operator | None = None,
     ) -> None:
         self.result, self.progress, self.duration = result, progress, duration
         self.timeline = Timeline()
-        self.lab = Lab(admin, undo_log, self.timeline)
+        self.lab = Lab(admin, undo_log, self.timeline, operator)
         self.recorders = Recorders(self.lab)
         self.findings = Findings(result)
         #: Samples and histograms to store with the result, by name.

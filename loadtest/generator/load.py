@@ -153,6 +153,14 @@ class Load:
                 self._emptied.clear()
                 await self._emptied.wait()
 
+    def follow_trust(self) -> None:
+        """Verify the chains of new connections with the current content of the target's file of root certificates.
+
+        Raises:
+            LoadError: the root certificates are invalid; the earlier ones stay in use.
+        """
+        self._context = self.target.context()
+
     def lag(self) -> Histogram:
         """Return a histogram of the send lag of all requests so far."""
         return self.pacer.lag

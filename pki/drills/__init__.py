@@ -11,11 +11,14 @@ from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
 from drills.client_auth_gone import ClientAuthGone
 from drills.clock_skew import ClockSkew
+from drills.intermediate_rollover import IntermediateRollover
 from drills.leaf_compromise import LeafCompromise
 from drills.leaf_expiry import LeafExpiry
+from drills.pool_rotation import PoolRotation
 from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
 from drills.revoke_client import RevokeClient
+from drills.root_rollover import RootRollover
 from drills.year import Year
 from experiments import Experiment
 
@@ -25,11 +28,14 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
     RenewalUnderLoad,
     BrokenMaterial,
     AcmeChaos,
+    IntermediateRollover,
+    RootRollover,
     CaOutage,
     RenewalStorm,
     RevokeClient,
     LeafCompromise,
     ClockSkew,
+    PoolRotation,
     BlindMonitor,
     ClientAuthGone,
     Year,
@@ -43,10 +49,13 @@ __all__ = [
     "CaOutage",
     "ClientAuthGone",
     "ClockSkew",
+    "IntermediateRollover",
     "LeafCompromise",
     "LeafExpiry",
+    "PoolRotation",
     "RenewalStorm",
     "RenewalUnderLoad",
     "RevokeClient",
+    "RootRollover",
     "Year",
 ]

@@ -35,6 +35,8 @@ SECTIONS = {
     "4.9.7": "CRL issuance frequency",
     "4.9.9": "availability of revocation information",
     "4.9.12": "special requirements related to key compromise",
+    "4.10.1": "revocation entries stay until the certificates have expired",
+    "5.6": "key changeover (the standard leaves the procedure to the CA)",
     "5.7.1": "incident and compromise handling procedures, and their yearly test",
     "5.7.3": "entity private key compromise procedures",
     "6.1.1.3": "subscriber keys that the CA must refuse",
@@ -51,6 +53,8 @@ REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "renewal-storm": {"renewed before": ("4.9.1.1",), "": ("5.7.1",)},
     "acme-chaos": {"": ("5.7.1",)},
     "ca-outage": {"": ("5.7.1",)},
+    "intermediate-rollover": {"CRL of the old CA": ("4.9.9", "4.10.1"), "": ("5.6",)},
+    "root-rollover": {"": ("5.6",)},
 }
 
 

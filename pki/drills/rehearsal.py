@@ -41,6 +41,8 @@ class Rehearsal:
     lag: Histogram = field(default_factory=Histogram)
     #: Wall-clock time at which the run's timeline began, in seconds since the epoch.
     epoch: float = 0.0
+    #: The load; None before `under_load` starts it.
+    load: Load | None = None
     watch: Watch = field(init=False)
     prober: Prober = field(init=False)
 
@@ -55,6 +57,7 @@ class Rehearsal:
             self.run.skip("openssl is not installed: the outside prober needs it")
         self.epoch = time.time() - self.run.now()
         load, stop = Load(Target(self.name, 443, "/items", TRUST_ANCHOR), self.rate), asyncio.Event()
+        self.load = load
         began = self.run.now()
         running = [
             asyncio.create_task(load.run(stop)),

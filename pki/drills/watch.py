@@ -32,6 +32,17 @@ class Held:
         return self.not_after - self.issued
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Issuer of a host's certificate, and the trusted roots of the host, from time *at* on the run's timeline."""
+
+    at: float
+    #: Name of the issuing CA.
+    issuer: str
+    #: Version of the trust bundle in use.
+    bundle: int
+
+
 @dataclass(slots=True)
 class Alarm:
     """A failing health check of a host; times are in seconds on the run's timeline."""
@@ -56,6 +67,8 @@ class Watch:
     hosts: Sequence[str]
     held: list[Held] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    #: Changes of issuer and trust bundle, oldest first, by host.
+    identities: dict[str, list[Identity]] = field(default_factory=dict)
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Poll every host until *stop* is set."""
@@ -67,6 +80,10 @@ class Watch:
         now = self.run.now()
         if "serial" in body:
             self._keep(Held(host, body["serial"], body["issued"], body["not_after"], body["due"]))
+            known = self.identities.setdefault(host, [])
+            found = Identity(now, body["issuer"], body["trust_bundle"])
+            if not known or (known[-1].issuer, known[-1].bundle) != (found.issuer, found.bundle):
+                known.append(found)
         reported = {str(text).partition(":")[0]: str(text) for text in body["alarms"]}
         active = self.active(host)
         for check, alarm in active.items():

@@ -74,7 +74,7 @@ class RehearsalAgent(Agent):
 
 
 class RehearsalCredentials(Credentials):
-    """Credentials with the faults ``long_chain`` and ``naive_reload``."""
+    """Credentials with the faults ``long_chain``, ``naive_reload`` and ``trust_frozen``."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         """Create credentials; *args* are `file` and `trust` (see `Credentials`), and the service's faults."""
@@ -96,6 +96,13 @@ class RehearsalCredentials(Credentials):
         if key not in self._padded:
             self._padded[key] = self.context(owner.pair.pem + padding_certificate(size), listener.kind)
         return self._padded[key]
+
+    def follow_trust(self) -> bool:
+        """Load changed roots, unless the fault ``trust_frozen`` is on; return whether new roots are in use."""
+        faults: Faults = self._switches
+        if faults.any_on and faults.hit("trust_frozen") is not None:
+            return False
+        return super().follow_trust()
 
     def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
         """Overwrite `file` with *pem* and load it into the live contexts, without validation (negative control).
@@ -144,6 +151,7 @@ def _declare(faults: Faults) -> None:
     faults.declare("renewal_off", "Do not renew by schedule")
     faults.declare("eager_retry", "Retry at once after a failure: no back-off, no Retry-After")
     faults.declare("crl_off", "Do not fetch the CA's CRL: keep the last one, so that new revocations have no effect")
+    faults.declare("trust_frozen", "Do not load a changed trust bundle: keep the roots that are in use")
     faults.declare("alarm_off", "Report the certificate as healthy, whatever its state")
     faults.declare(
         "naive_reload",

@@ -33,6 +33,7 @@ def describe(request: web.Request, name: str, groups: Groups) -> dict[str, Any]:
             "group": groups.of(tls),
             "resumed": bool(tls.session_reused),
             "client": client_names(request),
+            "client_serial": f"{client_serial(request):x}",
         }
     return body
 

@@ -20,6 +20,7 @@ class Hosts:
         self.serials: dict[str, int] = {}
         self.alarms: list[str] = []
         self.due = 8.0
+        self.issuer = self.bundle = 1
 
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
         if (method, path) != ("GET", "/admin/certificate"):
@@ -30,6 +31,8 @@ class Hosts:
         issued = 10.0 * number
         return {
             "serial": f"{number:x}",
+            "issuer": f"CN=issuing CA {self.issuer}",
+            "trust_bundle": self.bundle,
             "issued": issued,
             "not_after": issued + 12,
             "due": issued + self.due,
@@ -58,6 +61,14 @@ async def test_each_certificate_is_remembered_once_with_its_latest_due_time(run:
     assert [(h.serial, h.due) for h in watch.of("edge")] == [("0", 6.0), ("1", 16.0)]
     assert watch.renewed_at("edge") == [0.5]
     assert watch.late_by("edge") == [4.0]
+
+
+async def test_changes_of_issuer_and_trust_bundle_are_remembered(run: Run, hosts: Hosts) -> None:
+    watch = Watch(run, ["edge"])
+    for hosts.issuer, hosts.bundle in ((1, 1), (1, 2), (1, 2), (2, 2), (2, 3)):
+        await watch.look("edge")
+    found = [(each.issuer[-1], each.bundle) for each in watch.identities["edge"]]
+    assert found == [("1", 1), ("1", 2), ("2", 2), ("2", 3)]
 
 
 async def test_an_alarm_that_comes_back_is_a_new_alarm(run: Run, hosts: Hosts) -> None:
