@@ -1,6 +1,7 @@
 """Synthetic runs of drills, for tests of their verdicts."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def prepared(kind: type[Experiment[Any]], tmp_path: Path, **given: object) -> tu
     return experiment, Run(MemoryLab(), result, UndoLog(tmp_path))
 
 
-def stage(run: Run, seconds: float, rate: float, hosts: tuple[str, ...] = (HOST,)) -> Rehearsal:
+def stage(run: Run, seconds: float, rate: float, hosts: Sequence[str] = (HOST,)) -> Rehearsal:
     """Return a synthetic `Rehearsal` in which every request and every probe succeeds, with a latency of 20 ms."""
     made = Rehearsal(run, rate, hosts)
     made.epoch = EPOCH
