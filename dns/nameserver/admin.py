@@ -123,12 +123,14 @@ class Admin:
         ttl = body.get("ttl", 300)
         if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 <= ttl <= MAX_TTL:
             raise AdminError(400, f'expected "ttl": seconds from 0 to {MAX_TTL}, got {ttl!r}')
-        name, rdtype = _owner(zone, body)
+        name, rdtype = _owner(zone, body, soa=True)
         try:
             data = [_rdata(rdtype, value, zone.apex) for value in values]
         except (LocalError, NameServerError) as error:
             raise AdminError(400, str(error)) from None
         answer = await self._change(zone.apex, name, rdtype, ttl, data)
+        if rdtype == rdtypes.SOA:  # its serial number is not the one in the request
+            data = list(self._server.responder.zones[zone.apex].soa.rdata)
         return {**answer, "record": _shown(RRset(name, rdtype, ttl, tuple(dict.fromkeys(data))))}
 
     async def _delete(self, request: Request) -> dict[str, Any]:
@@ -190,7 +192,8 @@ def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
+def _owner(zone: Zone, fields: dict[str, Any], *, soa: bool = False) -> tuple[Name, int]:
+    """Return the name and type in *fields*; with *soa*, they may be the SOA record of the zone."""
     name, mnemonic = fields.get("name"), fields.get("type")
     if not isinstance(name, str) or not isinstance(mnemonic, str):
         raise AdminError(400, f'expected "name" and "type", got {sorted(fields)}')
@@ -203,7 +206,7 @@ def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
         raise AdminError(400, str(error)) from None
     if rdtype in rdtypes.META:
         raise AdminError(400, f"expected a type of data, got {mnemonic}")
-    if rdtype == rdtypes.SOA:
+    if rdtype == rdtypes.SOA and not (soa and owner == zone.apex):
         raise AdminError(400, "expected any type but SOA: its serial is counted here")
     return owner, rdtype
 

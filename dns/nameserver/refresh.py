@@ -132,8 +132,8 @@ class Refresher:
     def describe(self) -> dict[str, Any]:
         """Return the state of the zone for ``GET /admin/zones``.
 
-        ``confirmed_s`` is the number of seconds since a primary last confirmed the zone, ``expires_s`` the number of
-        seconds until the zone expires.
+        ``confirmed_s`` is the number of seconds since a primary last confirmed the zone, ``refresh_s`` the number of
+        seconds until the primaries are queried again, ``expires_s`` the number of seconds until the zone expires.
         """
         core, now = self.core, self._clock.monotonic()
         known = core.serial is not None
@@ -141,6 +141,7 @@ class Refresher:
             "primaries": [str(each) for each in core.primaries],
             "expired": core.expired,
             "confirmed_s": round(now - core.confirmed, 3) if known else None,
+            "refresh_s": round(core.due - now, 3) if known else None,
             "expires_s": round(core.expires - now, 3) if known else None,
             "trouble": core.trouble,
         }

@@ -111,6 +111,11 @@ class Secondary:
         """Time at which the zone expires unless a primary confirms it earlier."""
         return self.confirmed + self._expire
 
+    @property
+    def due(self) -> float:
+        """Time at which the primaries are queried next unless a NOTIFY arrives earlier."""
+        return self._due
+
     def restored(self, soa: bytes, confirmed: float) -> None:
         """Start with a zone restored from disk: its SOA RDATA, and when a primary last confirmed the zone."""
         self._take(soa, confirmed)

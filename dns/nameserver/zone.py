@@ -177,10 +177,16 @@ class Zone:
         ]
 
     def replace(self, name: Name, rdtype: int, ttl: int, rdata: Iterable[bytes]) -> "Zone":
-        """Return a copy with one RRset replaced (removed if *rdata* is empty) and the serial number incremented."""
-        if rdtype == rdtypes.SOA:
-            raise ZoneError("expected any type but SOA: its serial is counted here")
+        """Return a copy with one RRset replaced (removed if *rdata* is empty) and the serial number incremented.
+
+        A new SOA record gets that serial number, whatever serial number its RDATA contains.
+        """
         rrsets, new = dict(self.rrsets), tuple(dict.fromkeys(rdata))
+        if rdtype == rdtypes.SOA:
+            if name != self.apex or len(new) != 1:
+                raise ZoneError("expected any type but SOA, or one SOA record at the apex of the zone")
+            rrsets[self.apex.key + _SOA] = pack(ttl, (with_serial(new[0], next_serial(self.serial)),))
+            return self._revised(rrsets, [self.apex.key + _SOA])
         if new:
             rrsets[name.key + kind(rdtype)] = pack(ttl, new)
         else:

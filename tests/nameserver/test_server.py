@@ -112,7 +112,15 @@ async def test_a_new_zone_with_latin_1_text_is_kept_as_it_is(tmp_path: Path) -> 
         server.close()
 
 
-async def test_a_soa_record_is_neither_changed_nor_deleted(server: Server) -> None:
+async def test_the_timers_of_a_zone_can_be_changed_but_not_its_serial_number(server: Server) -> None:
+    body = {"name": "@", "type": "SOA", "ttl": 60, "rdata": ["ns hostmaster 99 5 4 3600 7"]}
+    answer = await server.admin._put(request("PUT", "example.", body=json.dumps(body).encode()))
+    assert answer["record"]["rdata"] == ["ns.example. hostmaster.example. 2 5 4 3600 7"]
+    (zone,) = server.responder.zones.values()
+    assert (zone.serial, zone.soa.ttl, zone.soa.text()) == (2, 60, answer["record"]["rdata"])
+
+
+async def test_a_soa_record_is_not_deleted(server: Server) -> None:
     with pytest.raises(AdminError, match="expected any type but SOA"):
         await server.admin._delete(request("DELETE", "example", {"name": "@", "type": "SOA"}))
 
