@@ -12,18 +12,20 @@ from pathlib import Path
 from linuxnet.source_ports import Source
 from scenarios.instruments.openings import Opening, open_all
 
-#: First translated source port and the number of such ports; number of ports of the NAT (a test compares both with the
-#: compose file).
-INSIDE, INSIDE_PORTS, PORTS = 61_000, 1000, 128
+#: First of the source ports that the NAT translates, and their number (a test compares them with the compose file).
+INSIDE, INSIDE_PORTS = 61_000, 1000
+#: Number of ports that the NAT has towards each destination (a test compares it with the compose file).
+PORTS = 128
 #: Time-out of a connection attempt in seconds, longer than the first retransmission of a SYN (1 s).
 TIMEOUT = 1.5
-#: Number of connections to a second destination while the ports towards the first one are used up.
+#: Number of connections to a second destination while the NAT has no port left towards the first one.
 ELSEWHERE = 10
 #: Number of tracked connections in this network namespace.
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
-#: Interval in seconds at which the table is read, and longest wait for the entries of an earlier run to expire: the
-#: kernel keeps those of reset connections for 10 s.
-POLL, EXPIRES = 0.05, 15.0
+#: Interval in seconds at which the number of tracked connections is read.
+POLL = 0.05
+#: Maximum wait for the entries of an earlier run to expire, in seconds; the kernel keeps a reset connection for 10 s.
+EXPIRES = 15.0
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ async def exhaust(address: str, ports: tuple[int, int], rate: float, count: int)
     """
     found = Translated()
     end = time.monotonic() + EXPIRES
-    while (tracked() or 0) and time.monotonic() < end:  # noqa: ASYNC110 - no event signals an entry's expiry
+    while (tracked() or 0) and time.monotonic() < end:  # noqa: ASYNC110 - polls: the kernel signals no expiry
         await asyncio.sleep(10 * POLL)  # polling interval
     found.before = tracked() or 0
     began = time.monotonic()

@@ -18,12 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-#: Replies of the server: the handshake is complete, or the server has no room.
-WELCOME, BUSY = b"w", b"b"
+#: Reply of the server after a complete handshake.
+WELCOME = b"w"
+#: Reply of the server to a connection that it refuses because its queue is full.
+BUSY = b"b"
 #: Backlog of a server without a limit.  The kernel caps it at net.core.somaxconn, 4096 by default.
 DEEP = 4096
-#: Time in seconds in which the server has to start and to stop.
-STARTS = 10.0
+#: Time-out for the server process to stop, in seconds.
+STOPS = 10.0
 
 
 class ServerError(OSError):
@@ -32,7 +34,7 @@ class ServerError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the server counted."""
+    """Counters of a server."""
 
     #: Number of completed handshakes.
     handshakes: int
@@ -78,7 +80,7 @@ class Server:
             ServerError: the server did not report in time.
         """
         try:
-            out, _ = self._child.communicate(timeout=STARTS)
+            out, _ = self._child.communicate(timeout=STOPS)
             return Served(**json.loads(out))
         except (subprocess.TimeoutExpired, ValueError) as error:
             raise ServerError(f"the server did not report its counts: {error}") from None
@@ -148,7 +150,7 @@ class Clients:
 
 
 def _serve(listener: socket.socket, capacity: float, admit: int | None) -> Served:
-    """Serve until standard input ends."""
+    """Serve connections from *listener* until standard input ends, and return the counters."""
     waiting: deque[socket.socket] = deque()
     handshakes = wasted = refused = 0
     done, late = 0.0, 0.0
@@ -171,7 +173,7 @@ def _serve(listener: socket.socket, capacity: float, admit: int | None) -> Serve
             else:
                 if not waiting:
                     # After an idle time the schedule starts anew.  Otherwise the connection has waited in the listen
-                    # queue and is served without a gap, even if this process was late.
+                    # queue, and its handshake follows the previous one without a gap, even if this process was late.
                     done = (now if idle else done) + 1 / capacity
                     idle = False
                 waiting.append(sock)

@@ -9,24 +9,30 @@ from experiments import Chart, Curve, Moment, Panel, Quantity, Run
 from scenarios.instruments.reconnecting import DEEP, Clients, Served, Server
 from theory import reconnect
 
-#: Observation of a storm that may sustain itself, and longest observation of a cure, in time-outs of a client.
-WATCH, CURE = 8.0, 40.0
-#: Bounds of the first and of the longest pause of exponential back-off, in time-outs of a client.
-BASE, LONGEST = 2.0, 16.0
-#: Queue that the server admits, as a share of the handshakes that it completes within a client's time-out.
+#: How long a storm without a cure is observed, as a multiple of the clients' time-out.
+WATCH = 8.0
+#: Maximum duration of a storm with a cure, as a multiple of the clients' time-out.
+CURE = 40.0
+#: Exponential back-off: upper bound of the first pause, as a multiple of the clients' time-out.
+BASE = 2.0
+#: Exponential back-off: largest upper bound of a pause, as a multiple of the clients' time-out.
+LONGEST = 16.0
+#: Length of the server's queue if it is limited, as a share of the handshakes completed within the clients' time-out.
 ROOM = 0.8
-#: Mean pause of a client that was refused at once, in seconds; each pause is between half and one and a half of it.
+#: Mean pause in seconds after a refusal; each pause is a random one between 50 % and 150 % of the mean.
 RETRY_AFTER = 0.1
-#: Share of the clients whose connection ends the measurement with back-off, whose last clients wait longest.
+#: With back-off, the measurement ends when this share of the clients is connected, because the last ones wait longest.
 MOST = 0.95
-#: Simulated storms from which the range of the random cure is predicted.
+#: Number of simulated storms from which the duration with back-off, which is random, is predicted.
 SIMULATED = 60
-#: Tolerance for a number of clients or handshakes, relative; and for a time, relative and absolute in seconds, of which
-#: the larger applies.
-COUNTS, CLOSE, CLOSE_S = 0.25, 0.15, 0.15
-#: Validity gates: largest delay of the server relative to its schedule, and 99th percentile of the clients' delays, as
-#: shares of a client's time-out.
-LATE, LAG = 0.25, 0.3
+#: Relative tolerance for a number of clients or handshakes.
+COUNTS = 0.25
+#: Tolerances for a time: relative, and absolute in seconds; the larger one applies.
+CLOSE, CLOSE_S = 0.15, 0.15
+#: Validity gate: maximum delay of the server relative to its schedule, as a share of the clients' time-out.
+LATE = 0.25
+#: Validity gate: maximum 99th percentile of the clients' delays, as a share of their time-out.
+LAG = 0.3
 
 Pause = Callable[[int], float]
 
@@ -37,7 +43,7 @@ class Arm:
 
     name: str
     clients: int
-    #: Seconds after which a client gives up.
+    #: Time in seconds after which a client gives up an attempt.
     timeout: float
     #: End of the observation in seconds.
     until: float
@@ -116,7 +122,7 @@ class Storms:
         return times[0], median(times), times[-1]
 
     def _recovers(self, arm: Arm) -> bool:
-        """Whether theory predicts that the storm ends; independent of the control, which changes only the clients."""
+        """Whether theory predicts that the storm ends; the negative control is judged by the same prediction."""
         return arm not in self.plain or arm.clients < self.tipping
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -132,7 +138,7 @@ class Storms:
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Run every storm against a server of its own; a negative control measures only those without a cure."""
+        """Measure each storm against its own server process; a negative control leaves out the storms with a cure."""
         for arm in self.plain if run.negative else self.arms:
             run.phase(f"a reconnect storm: {arm.name}")
             with Server(self.capacity, arm.backlog or DEEP, arm.admit) as server:
