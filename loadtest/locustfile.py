@@ -28,6 +28,7 @@ certificate chain is verified.
 # Import locust before any module that imports ssl, because locust patches blocking calls.
 from locust import User, between, events, task  # isort: split
 
+import itertools
 import random
 import ssl
 from functools import lru_cache
@@ -40,7 +41,7 @@ from gevent.pool import Group
 
 from generator import Kind, Schedule, Target, constant
 from stub import Stub, system_servers
-from swarm.arrivals import arrivals
+from swarm.arrivals import arrivals, schedule_seed
 from swarm.board import Report
 from swarm.caller import Caller, Query
 from swarm.judge import Judge
@@ -51,6 +52,8 @@ from swarm.shapes import SHAPES
 from telemetry.command import endpoint
 
 DNS_PORT = 53
+#: Numbers of the users in this process whose open loops have begun.
+NUMBERS = itertools.count()
 
 
 class _LabUser(User):
@@ -78,7 +81,8 @@ class _LabUser(User):
     def send(self) -> None:
         """Send one request or, with an arrival rate, run the open loop until the user is stopped."""
         if self.options.arrival_rate > 0:
-            schedule = Schedule(constant(self.options.arrival_rate), self.options.arrivals, random.getrandbits(32))
+            seed = schedule_seed(self.options.arrival_seed, self.environment.runner.worker_index, next(NUMBERS))
+            schedule = Schedule(constant(self.options.arrival_rate), self.options.arrivals, seed)
             arrivals(schedule, self.once, self.arriving)
         else:
             self.once()
@@ -198,6 +202,8 @@ def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     """When Locust's ``init`` event fires, attach firstbyte's recorder, thresholds, shapes, reports and web page."""
     recorder = environment.firstbyte = Recorder(environment)
     Judge(environment, recorder)
+    # Locust calls the listeners of `quitting` in reverse order, so this one precedes the judge, which needs the tally.
+    environment.events.quitting.add_listener(lambda **_: recorder.finish())
     board = recorder.board
     if environment.parsed_options.shape != "none":
         environment.shape_class = SHAPES[environment.parsed_options.shape]()

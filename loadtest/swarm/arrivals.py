@@ -1,5 +1,6 @@
 """An open loop for one Locust user: each request starts at its scheduled time, in its own greenlet."""
 
+import random
 import time
 from collections.abc import Callable
 
@@ -7,6 +8,20 @@ import gevent
 from gevent.pool import Group
 
 from generator import Schedule
+
+
+def schedule_seed(seed: int, worker: int, user: int) -> int:
+    """Return the seed of one user's schedule.
+
+    A load test that is repeated with the same *seed* and the same number of workers has the same schedules, on any
+    machines; two users never share a schedule.
+
+    Args:
+        seed: seed of the load test; 0: return a new random number.
+        worker: index of the worker, as assigned by Locust's master.
+        user: number of the user in its worker process.
+    """
+    return random.Random(f"{seed}:{worker}:{user}").getrandbits(32) if seed else random.getrandbits(32)
 
 
 def arrivals(schedule: Schedule, begin: Callable[[float], None], group: Group) -> None:

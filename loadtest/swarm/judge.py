@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from locust.runners import LocalRunner, WorkerRunner
+from locust.runners import WorkerRunner
 
 from hostfiles import junit
 from swarm import thresholds
@@ -45,8 +45,6 @@ class Judge:
         if isinstance(environment.runner, WorkerRunner):
             return
         board = self._recorder.board
-        if isinstance(environment.runner, LocalRunner):
-            board.take("here", self._recorder.report())
         took = (self._ended or time.monotonic()) - self._began
         cases = [each.judge(board.tally, took) for each in self._thresholds]
         for case in cases:

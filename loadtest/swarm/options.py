@@ -26,6 +26,13 @@ def add_options(parser: Any) -> None:
     rate = "open loop: requests that each user starts per second, whether or not earlier ones are done (0: closed loop)"
     add("arrival-rate", 0.0, rate, type=float, metavar="PER_S")
     add("arrivals", spacing[0], "how the requests of an open loop are spaced", choices=spacing)
+    add(
+        "arrival-seed",
+        0,
+        "seed of the schedules of open loops, to repeat them (0: new schedules)",
+        type=int,
+        metavar="N",
+    )
     add("paths", PATHS, "paths to request, separated by spaces and chosen at random; repeat one to weight it")
     add("tls", "best", "TLS version to use; best offers both", choices=["best", "1.2", "1.3"])
     add("names", NAMES, "names that DnsUser queries, at the resolver or at the server given by --host dns://ADDRESS")
@@ -34,6 +41,8 @@ def add_options(parser: Any) -> None:
     fail = "exit with code 1 if this holds at the end, such as 'p99>80ms, errors>0.1%%': see loadtest/swarm/README.md"
     add("fail-if", "", fail, type=_thresholds, metavar="THRESHOLDS", include_in_web_ui=False)
     add("junit", "", "file for the results of --fail-if as JUnit XML", metavar="FILE", include_in_web_ui=False)
+    tally = "file for the exact histograms of this process as JSON; a master writes those of all workers"
+    add("tally", "", tally, metavar="FILE", include_in_web_ui=False)
     shape = "number of users over time, up to --users, for --run-time (on the web page: Load Shape)"
     add("shape", shapes[0], shape, choices=shapes, include_in_web_ui=False)
 

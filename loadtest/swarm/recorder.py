@@ -4,6 +4,7 @@ Phases are not included in Locust's total, which would otherwise count every req
 times, exact histograms are recorded as well; each worker sends its histograms to the master every few seconds.
 """
 
+import json
 import logging
 import math
 import socket
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, MasterRunner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, MasterRunner, WorkerRunner
 
 from generator import Histogram, Request, Starvation, Tally, run_delay
+from hostfiles.atomic import atomic_write
 from linuxnet import counters
 from swarm.board import Board, Report, short
 
@@ -22,6 +24,8 @@ logger = logging.getLogger("firstbyte")
 
 #: Duration of a sleep whose overshoot measures the lag of this process, and interval between assessments, in seconds.
 NAP, JUDGE = 0.05, 3.0
+#: Exit code if the file of ``--tally`` cannot be written.
+NOT_WRITTEN = 4
 
 
 class Recorder:
@@ -30,6 +34,9 @@ class Recorder:
     def __init__(self, environment: Any) -> None:
         self.board = Board()
         self._environment = environment
+        #: File for the exact histograms of this process; "" for none.  A master sends its options to its workers later,
+        #: so this is the process's own option.
+        self._file: str = environment.parsed_options.tally
         self._tally, self._lag = Tally(), Histogram()
         self._cpu = 0.0
         self._starvation = Starvation(math.nan, 0.0)
@@ -91,7 +98,21 @@ class Recorder:
             tally=self._tally.as_json(),
         )
         self._tally = Tally()
+        if isinstance(self._environment.runner, WorkerRunner):
+            self.board.take("here", made)
         return made
+
+    def finish(self) -> None:
+        """When the process ends, take the latest requests if there is no master, and write the file of ``--tally``."""
+        if isinstance(self._environment.runner, LocalRunner):
+            self.board.take("here", self.report())
+        if not self._file:
+            return
+        try:
+            atomic_write(Path(self._file), json.dumps(self.board.tally.as_json()).encode())
+        except OSError as error:
+            logger.error("--tally %s: %s", self._file, error.strerror or error)
+            self._environment.process_exit_code = self._environment.process_exit_code or NOT_WRITTEN
 
     def _judge(self, waited: float) -> None:
         runner = self._environment.runner

@@ -15,8 +15,9 @@ from typing import Any
 import dnslib
 import pytest
 
-from generator import Target
+from generator import Schedule, Tally, Target, constant
 from stub import Stub
+from swarm.arrivals import schedule_seed
 from swarm.caller import Caller, Query
 from tests.generator.conftest import Site
 from tests.peers import NAME, OK, Papers, read_request, replying
@@ -65,13 +66,20 @@ async def locust(target: Target, resolver: tuple[str, int], *more: str) -> Async
         await process.communicate()
 
 
-async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tuple[str, int]) -> None:
+async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tuple[str, int], tmp_path: Path) -> None:
     target = await site.serve(replying(OK), site.papers.server())
-    async with locust(target, resolver, "--headless", "-u", "10", "-r", "100", "-t", "8s", "--json") as process:
+    file = tmp_path / "tally.json"
+    load = ("--headless", "-u", "10", "-r", "100", "-t", "8s", "--json", "--tally", str(file))
+    async with locust(target, resolver, *load) as process:
         out, log = await process.communicate()
     assert process.returncode == 0, log.decode()
     entries = {(entry["method"], entry["name"]): entry for entry in json.loads(out)}
     assert {key: entry["num_failures"] for key, entry in entries.items() if entry["num_failures"]} == {}
+    kept = Tally.from_json(json.loads(file.read_text()))
+    fresh = sum(
+        entry["num_requests"] for (method, name), entry in entries.items() if (method, name[-7:]) == ("GET", "(fresh)")
+    )
+    assert kept.ok["fresh"] == len(kept.times["fresh", "latency"]) == fresh > 0
     phases = {"dns", "connect", "tls", "first byte", "receive"}
     for kind in ("fresh", "pooled", "resumed"):
         for path in ("/a", "/b"):
@@ -276,3 +284,13 @@ async def test_a_killed_worker_is_noticed_and_the_run_goes_on(site: Site, resolv
             "running",
             ["missing", "running"],
         )
+
+
+def test_schedules_repeat_with_a_seed_and_differ_between_users_and_workers() -> None:
+    def schedule(seed: int, worker: int, user: int) -> list[float]:
+        times = Schedule(constant(50.0, 2.0), "exponential", schedule_seed(seed, worker, user)).times()
+        return list(times)
+
+    assert schedule(7, 0, 0) == schedule(7, 0, 0)
+    assert len({tuple(schedule(7, worker, user)) for worker in range(3) for user in range(3)}) == 9
+    assert schedule(0, 0, 0) != schedule(0, 0, 0)
