@@ -8,6 +8,7 @@ from statistics import median
 
 from experiments import Chart, Control, Curve, Dots, Experiment, Lesson, Moment, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
+from scenarios.instruments import early_data, memory_handshake
 from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.handshake_costs import HandshakeCosts
 from scenarios.instruments.round_trips import TOLERANCE, check_slope, shortest_to_median
@@ -21,6 +22,12 @@ ECDSA_NAME, RSA_NAME = "www.example.com", "rsa.example.com"
 PADDED_NAME = "example.com"
 #: Round-trip time of the path on which padded chains are sent, in milliseconds.
 PADDED_RTT_MS = 40.0
+#: Rows of the result for early data: round trips, and how often servers execute a request that is sent and replayed.
+EARLY = "round trips, TLS 1.3 early data (counted in memory)"
+REPLAYED, REPLAYED_UNPROTECTED = (
+    f"times that a replayed request is executed, {server}"
+    for server in ("each ticket accepted once", "no protection against replay")
+)
 #: Maximum number of handshakes with each padded chain; a few are enough to count whole round trips.
 MAX_PADDED_HANDSHAKES = 5
 
@@ -95,11 +102,13 @@ class Handshake(Experiment[Parameters]):
         "slow asymmetric cryptography is used once, to agree on a symmetric key. In practice resuming a session "
         "saves a round trip with TLS 1.2 but none with TLS 1.3, where it saves certificate and signature, and so CPU "
         "time and bytes. The kind of key changes the height of the line, not its slope, until the chain outgrows the "
-        "first ten segments, as long ML-DSA chains do."
+        "first ten segments, as long ML-DSA chains do. "
+        "Early data (0-RTT) saves the last round trip of TLS 1.3, but an attacker who records it can send it again."
     )
     source = (
         "RFC 8446 section 2 (TLS 1.3), RFC 5246 section 7.3 (TLS 1.2), RFC 5077 (tickets), RFC 9293 section 3.5 "
-        "(TCP), RFC 6928 (ten segments), RFC 8446 sections 4 and 5 (bytes of a flight), FIPS 203 and 204 (sizes of "
+        "(TCP), RFC 6928 (ten segments), RFC 8446 sections 4 and 5 (bytes of a flight) "
+        "and 8 (replay of early data), FIPS 203 and 204 (sizes of "
         "ML-KEM and ML-DSA)."
     )
     production = (
@@ -142,6 +151,7 @@ class Handshake(Experiment[Parameters]):
         #: Duration of each handshake in milliseconds, by bytes of padding.
         self.padded: dict[int, list[float]] = {}
         self.costs = HandshakeCosts()
+        self.early: early_data.Found | None = None
 
     def duration(self) -> float:
         """Return the expected duration in seconds: requests of all arms, padded chains, and in-memory handshakes."""
@@ -155,7 +165,12 @@ class Handshake(Experiment[Parameters]):
 
     def predict(self) -> Mapping[str, Quantity]:
         """Predict the slope of each arm, in round trips."""
-        return {f"round trips, {arm.name}": Quantity(arm.round_trips) for arm in ARMS}
+        return {
+            **{f"round trips, {arm.name}": Quantity(arm.round_trips) for arm in ARMS},
+            EARLY: Quantity(handshake.round_trips("TLSv1.3", resumed=True, early_data=True)),
+            REPLAYED: Quantity(1),
+            REPLAYED_UNPROTECTED: Quantity(2),
+        }
 
     async def measure(self, run: Run) -> None:
         """Vary the link and measure all arms in turn, then pad the certificate chain, then run handshakes in memory."""
@@ -178,7 +193,8 @@ class Handshake(Experiment[Parameters]):
         for size in run.rng.sample(self.p.padding, len(self.p.padding)):
             async with run.lab.fault_on("edge", "long_chain", bytes=size, sni=PADDED_NAME):
                 await self._pad(run, to, contexts["1.3"], size)
-        run.phase("handshakes in memory, for CPU time and bytes")
+        run.phase("handshakes in memory, for CPU time, bytes and early data")
+        self.early = await run.blocking(early_data.measure, memory_handshake.key_and_chain(memory_handshake.KEYS[0]))
 
         def predicted(name: str, size: int) -> None:
             run.result.prediction[name] = Quantity(size, "bytes")
@@ -209,6 +225,14 @@ class Handshake(Experiment[Parameters]):
         if 0 in self.padded:
             self._conclude_padded(run)
         self.costs.conclude(run)
+        if self.early is not None:
+            trips = 1 + self.early.round_trips  # the first one is TCP's
+            for name, measured in (
+                (EARLY, trips),
+                (REPLAYED, self.early.executed),
+                (REPLAYED_UNPROTECTED, self.early.executed_unprotected),
+            ):
+                run.findings.check_near(run.findings.row(name, float(measured)), 0.0, absolute=True)
 
     def _conclude_padded(self, run: Run) -> None:
         """Compare the additional round trips caused by padding with the prediction of slow start."""
@@ -255,6 +279,9 @@ class Handshake(Experiment[Parameters]):
         for i, arm in enumerate(shown):
             ends = [(at, heights[arm] + arm.round_trips * at) for at in (0.0, far)]
             marks.append(Curve(arm.name, ends, i, dashed=arm.resumed))
+        trips, resumed = handshake.round_trips("TLSv1.3", resumed=True, early_data=True), ARMS[3]
+        ends = [(at, heights[resumed] + trips * at) for at in (0.0, far)]
+        marks.append(Curve("TLS 1.3 early data", ends, "mark", dashed=True))
         for i, arm in enumerate(shown):
             dots = [shortest_to_median(rtt, self.ttfb[arm, rtt]) for rtt in self.p.rtt_ms]
             marks.append(Dots(arm.name, dots, i))
@@ -273,7 +300,8 @@ class Handshake(Experiment[Parameters]):
             caption="Upper panel: lines are theory, one round trip for TCP, h for TLS (0, 1 or 2) and one for the "
             "request; only their height at 0 ms is taken from the measurement. Dots are the shortest of the repeats, "
             "with a bar up to the median. Dashed: resumed sessions; with TLS 1.3 they share the line of the full "
-            "handshake. Lower panel: the shortest time minus its round trips, by version and key. Flat means that "
+            "handshake, and with early data they need as many round trips as without TLS (theory; counted in memory). "
+            "Lower panel: the shortest time minus its round trips, by version and key. Flat means that "
             "the slope is right. RSA (dashed) is higher; in the upper panel it would coincide with ECDSA.",
             low=0,
             high=far,

@@ -37,12 +37,17 @@ VERIFY_DATA = 48
 
 
 def tls_round_trips(
-    protocol: Protocol, *, resumed: bool = False, hello_retry: bool = False, server_flight: int = 0
+    protocol: Protocol,
+    *,
+    resumed: bool = False,
+    hello_retry: bool = False,
+    server_flight: int = 0,
+    early_data: bool = False,
 ) -> int:
     """Return the number of round trips of the TLS handshake before the client may send its request.
 
-    TLS 1.3 takes one round trip, resumed or not: a PSK saves CPU time and bytes, and 0-RTT is not used here.  TLS 1.2
-    takes two, or one if resumed (RFC 5077).
+    TLS 1.3 takes one round trip, resumed or not: a PSK saves CPU time and bytes.  With early data it takes none
+    (RFC 8446 section 2.3).  TLS 1.2 takes two, or one if resumed (RFC 5077).
 
     Args:
         protocol: TLS version, or ``plain`` for TCP without TLS.
@@ -51,8 +56,9 @@ def tls_round_trips(
             has no key share in the ClientHello, so this has no effect.
         server_flight: bytes of the server's first flight.  If it exceeds the initial congestion window, as with a long
             chain of ML-DSA certificates, it takes additional round trips.
+        early_data: whether a resumed session of TLS 1.3 sends the request with the ClientHello.
     """
-    if protocol == "plain":
+    if protocol == "plain" or (early_data and protocol == "TLSv1.3"):
         return 0
     more = 0 if resumed else max(0, rounds(server_flight) - 1)
     if protocol == "TLSv1.3":
@@ -89,13 +95,13 @@ def _sealed(body: int) -> int:
     return message + math.ceil(message / RECORD) * RECORD_ADDS
 
 
-def round_trips(protocol: Protocol, *, resumed: bool = False) -> int:
+def round_trips(protocol: Protocol, *, resumed: bool = False, early_data: bool = False) -> int:
     """Return the number of round trips until the first byte on a new connection: 2 + h.
 
     The TLS handshake takes h round trips.  The result is the slope of the time to first byte as a function of the
     round-trip time.
     """
-    return 2 + tls_round_trips(protocol, resumed=resumed)
+    return 2 + tls_round_trips(protocol, resumed=resumed, early_data=early_data)
 
 
 def connect_ms(rtt_ms: float) -> float:

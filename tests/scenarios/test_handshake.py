@@ -10,8 +10,8 @@ from experiments.result import Quantity, Result
 from experiments.run import Run
 from experiments.undo_log import UndoLog
 from reports.drawing import svg
-from scenarios.handshake import ARMS, PADDED_RTT_MS, Handshake, padded_row
-from scenarios.instruments import memory_handshake
+from scenarios.handshake import ARMS, EARLY, PADDED_RTT_MS, REPLAYED, Handshake, padded_row
+from scenarios.instruments import early_data, memory_handshake
 from scenarios.instruments.handshake_costs import (
     CHAINS,
     EVERYWHERE,
@@ -72,6 +72,7 @@ def padded(tmp_path: Path):
         for rtt in made.p.rtt_ms:
             made.ttfb[arm, rtt] = [arm.round_trips * rtt + 2.0]
         made.reused[arm] = [arm.resumed]
+    made.early = early_data.Found(1, 2, 1, 2)
     for size in (0, *made.p.padding):
         made.flights[size] = 1500 + size
         trips = handshake.tls_round_trips("TLSv1.3", server_flight=made.flights[size])
@@ -83,7 +84,7 @@ def padded(tmp_path: Path):
 def test_handshakes_with_the_round_trips_of_slow_start_pass(padded) -> None:
     made, run = padded
     made.conclude(run)
-    assert (failed(run), len(run.result.checks)) == ([], len(ARMS) + len(made.p.padding))
+    assert (failed(run), len(run.result.checks)) == ([], len(ARMS) + len(made.p.padding) + 3)
     assert [svg(chart).count("<circle") > 2 for chart in run.findings.charts] == [True, True]
 
 
@@ -93,6 +94,28 @@ def test_a_chain_that_arrives_one_round_trip_too_early_fails(padded) -> None:
     made.padded[longest] = [each - PADDED_RTT_MS for each in made.padded[longest]]
     made.conclude(run)
     assert failed(run) == [padded_row(longest)]
+
+
+def test_early_data_saves_a_round_trip_and_can_be_replayed_unless_each_ticket_is_accepted_once() -> None:
+    found = early_data.measure(memory_handshake.key_and_chain("ECDSA P-256"))
+    assert found == early_data.Found(round_trips=1, round_trips_without=2, executed=1, executed_unprotected=2)
+
+
+@pytest.mark.parametrize(
+    ("found", "row"),
+    [(early_data.Found(2, 2, 1, 2), EARLY), (early_data.Found(1, 2, 2, 2), REPLAYED)],
+    ids=["no-round-trip-saved", "a-replay-that-is-executed"],
+)
+def test_early_data_that_behaves_otherwise_fails(padded, found, row) -> None:
+    made, run = padded
+    made.early = found
+    made.conclude(run)
+    assert failed(run) == [row]
+
+
+def test_a_key_without_a_certificate_is_an_error() -> None:
+    with pytest.raises(early_data.EarlyDataError, match="expected a certificate and its key"):
+        early_data.measure(b"")
 
 
 def test_mutual_tls_that_sends_nothing_more_fails(tmp_path: Path) -> None:

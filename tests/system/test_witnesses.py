@@ -4,14 +4,10 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from scenarios.flow_control import PAYLOAD
-from tests import judges
-from tests.system.conftest import Answer, Shell
-from tests.waiting import comes_true
+from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
 
@@ -145,29 +141,3 @@ def test_ss_and_our_metrics_count_the_same_sockets(shell: Shell) -> None:
     assert int(theirs) >= 3
     assert int(theirs) == kernel[0]
     assert ours == pytest.approx(int(theirs), abs=1)
-
-
-def test_iperf3_measures_the_throughput_that_theory_predicts(shell: Shell) -> None:
-    if shell.lab.runtime != "netns":
-        pytest.skip("covered on netns, where every host can run iperf3")
-    judges.require("iperf3")
-    rate = 8_000_000
-    link = {"rtt_ms": 40, "rate_bps": rate}
-    server = ("iperf3", "--server", "--one-off", "--idle-timeout", "30")
-    client = ("iperf3", "--client", "news.example.com", "--reverse", "--time", "2", "--omit", "1", "--json")
-    answers: list[Answer] = []
-
-    def measured() -> bool:
-        answers.append(shell.on("client", *client))
-        return answers[-1].code == 0
-
-    shell.lab.call("wan", "PUT", "/admin/links/access/near", link)
-    try:
-        with ThreadPoolExecutor() as threads:
-            running = threads.submit(shell.on, "news", *server)
-            assert comes_true(measured, 20), answers[-1]  # the server needs a moment to listen
-            assert running.result().code == 0
-    finally:
-        shell.lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": LONG, "rate_bps": None})
-    found = json.loads(answers[-1].out)["end"]["sum_received"]
-    assert found["bits_per_second"] == pytest.approx(rate * PAYLOAD, rel=CLOSE)

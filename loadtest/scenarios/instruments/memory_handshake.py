@@ -88,7 +88,7 @@ class Ends:
         private, chain, root = _identity(key, intermediates)
         with tempfile.TemporaryDirectory() as folder:
             pair = Path(folder, "pair.pem")
-            pair.write_bytes(private + b"".join(each.public_bytes(Encoding.PEM) for each in chain))
+            pair.write_bytes(_pem(private, chain))
             for context in (self.server, self.client) if mutual else (self.server,):
                 context.load_cert_chain(pair)
         trust = root.public_bytes(Encoding.PEM).decode()
@@ -152,6 +152,16 @@ class Ends:
 def chain_bytes(key: str, intermediates: int) -> tuple[int, ...]:
     """Return the DER bytes of each certificate in a server's chain, even if this OpenSSL cannot use the key type."""
     return tuple(len(each.public_bytes(Encoding.DER)) for each in _identity(key, intermediates)[1])
+
+
+def key_and_chain(key: str, intermediates: int = 0) -> bytes:
+    """Return a new private key of type *key* and its certificate chain without the root, as PEM."""
+    private, chain, _ = _identity(key, intermediates)
+    return _pem(private, chain)
+
+
+def _pem(private: bytes, chain: Sequence[x509.Certificate]) -> bytes:
+    return private + b"".join(each.public_bytes(Encoding.PEM) for each in chain)
 
 
 def _identity(kind: str, intermediates: int) -> tuple[bytes, list[x509.Certificate], x509.Certificate]:
