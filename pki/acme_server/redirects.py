@@ -68,25 +68,26 @@ def next_target(target: Target, location: str, issuer: Issuer, ports: Ports) -> 
     except ValueError:
         raise refusal from None
     tls = url.scheme == "https"
-    wanted = ports.https if tls else ports.http
-    if url.scheme not in {"http", "https"} or "@" in url.netloc or (port or (443 if tls else 80)) != wanted:
+    wanted, default = (ports.https, 443) if tls else (ports.http, 80)
+    if url.scheme not in {"http", "https"} or "@" in url.netloc or (default if port is None else port) != wanted:
         raise refusal
     return Target(tls, read_name(url.hostname, issuer), wanted, _path(url))
 
 
-def check_address(address: str, first: str) -> None:
-    """Raise `Problem` if the address of a redirect's target is loopback, link-local, multicast or unspecified.
-
-    A loopback address is permitted if *first* is also a loopback address, as in tests.
+def check_address(address: str, *, local: bool) -> None:
+    """Raise `Problem` if the CA must not connect to *address*: it is not the address of a web server of another host.
 
     Args:
-        address: IPv4 address of the redirect's target.
-        first: IPv4 address of the name being validated.
+        address: IPv4 address of the name being validated, or of a redirect's target.
+        local: whether the CA and all servers run on one machine, as in tests, so that loopback addresses are permitted.
     """
-    found, began = ipaddress.ip_address(address), ipaddress.ip_address(first)
-    local = found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified
-    if local and not (found.is_loopback and began.is_loopback):
-        raise problems.unauthorized(f"expected a redirect to an address of another host, got {address}")
+    found = ipaddress.ip_address(address)
+    if found.is_loopback:
+        refused = not local
+    else:
+        refused = found.is_link_local or found.is_multicast or found.is_unspecified or found.is_reserved
+    if refused:
+        raise problems.unauthorized(f"expected the address of another host, got {address}")
 
 
 def _path(url: SplitResult) -> str:

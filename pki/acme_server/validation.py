@@ -6,6 +6,7 @@ at the zone's authoritative name servers.
 
 import asyncio
 import hashlib
+import ipaddress
 import ssl
 from collections.abc import Sequence
 
@@ -35,16 +36,20 @@ CRITICAL = 128
 async def validate_http01(stub: AsyncStub, issuer: Issuer, name: str, token: str, expected: str, ports: Ports) -> None:
     """Fetch the http-01 response from *name*, and compare it with the key authorization *expected*.
 
+    Each name is resolved once, and the address that was checked is connected to, so that a name server cannot give
+    another address in between (DNS rebinding).
+
     Raises:
         Problem: validation failed; the type is dns, connection, incorrectResponse, unauthorized or rejectedIdentifier.
     """
     target = Target(tls=False, name=name, port=ports.http, path=f"/.well-known/acme-challenge/{token}")
     addresses: list[str] = []
+    local = ipaddress.ip_address(stub.servers[0][0]).is_loopback
     try:
         async with asyncio.timeout(TIMEOUT):
             for _ in range(MAX_REDIRECTS + 1):
                 addresses.append(await _address(stub, target.name))
-                check_address(addresses[-1], addresses[0])
+                check_address(addresses[-1], local=local)
                 response, body = await _get(addresses[-1], target)
                 if response.status not in STATUSES:
                     break

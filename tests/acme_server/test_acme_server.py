@@ -20,6 +20,7 @@ from renewal import AcmeClient, AcmeError
 from telemetry import AdminError, Request, Telemetry
 from tests.acme_server.browser import Browser, Signer, kind
 from tests.acme_server.conftest import Lab
+from tests.mutations import mutated
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
@@ -370,6 +371,36 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
 def test_no_members_break_the_reader(document: dict) -> None:
     with pytest.raises(Problem):
         read_jws(json.dumps(document).encode())
+
+
+SIGNER = Signer()
+JWS = SIGNER.jws({"nonce": "n", "url": "https://ca.example.com/acme/new-account", "jwk": SIGNER.jwk}, {"contact": []})
+
+
+@given(mutated(json.dumps(JWS).encode()))
+def test_a_mutated_request_has_no_valid_signature(body: bytes) -> None:
+    try:
+        found = read_jws(body)
+        assert found.jwk is not None
+        found.verify(found.jwk)
+    except Problem:
+        return
+    assert json.loads(body) == JWS
+
+
+@given(
+    mutated(json.dumps({"alg": "ES256", "nonce": "n", "url": "u", "jwk": SIGNER.jwk}).encode()), mutated(b'{"a": [1]}')
+)
+def test_a_signed_request_with_mutated_contents_is_refused_or_read(header: bytes, payload: bytes) -> None:
+    protected, content = encode(header), encode(payload)
+    signature = encode(SIGNER.sign(f"{protected}.{content}".encode()))
+    try:
+        found = read_jws(json.dumps({"protected": protected, "payload": content, "signature": signature}).encode())
+        found.verify(found.jwk or {})
+        value = found.json()
+    except Problem:
+        return
+    assert (found.jwk, value) == (SIGNER.jwk, json.loads(payload))
 
 
 def test_the_thumbprint_of_rfc_7638() -> None:
