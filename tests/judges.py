@@ -91,6 +91,9 @@ JUDGES = (
     ),
     Judge("haproxy", "haproxy", "settings of a plan, and PROXY headers that the edge reads", daemon=True),
     Judge("certbot", "certbot", "nothing: it gets and renews the certificate of a subject that joins the lab"),
+    Judge("lego", "lego", "the ACME server, as a client in Go", optional=True),
+    Judge("uacme", "uacme", "the ACME server, as a client with GnuTLS", optional=True),
+    Judge("pebble", "pebble", "our agent, as a CA that misbehaves", optional=True),
     Judge("promtool", "promtool", "alert rules", optional=True),
 )
 BY_NAME = {judge.program: judge for judge in JUDGES}

@@ -1,12 +1,14 @@
 """Tests of the ACME server with certbot, an independent client: certificates are obtained, renewed and revoked."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from telemetry import Request
 from tests.acme_server.conftest import SECRET, Lab
 
 #: Python program that runs certbot with ca.example.com resolved to 127.0.0.1.
@@ -76,3 +78,19 @@ async def test_certbot_validates_a_wildcard_by_updating_the_zone(lab: Lab, tmp_p
     pem = (tmp_path / "config" / "live" / "example.com" / "cert.pem").read_bytes()
     alternatives = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert sorted(alternatives.value.get_values_for_type(x509.DNSName)) == ["*.example.com", "example.com"]
+
+
+async def test_certbot_follows_a_recall_by_renewal_information(lab: Lab, tmp_path: Path) -> None:
+    hook = ["--manual", "--preferred-challenges", "http", "--manual-auth-hook", f"{sys.executable} {tmp_path}/hook.py"]
+    lab.server.leaves.lifetime = 30 * 86400.0  # certbot's own rule renews this certificate after twenty days
+    account = ["--agree-tos", "--register-unsafely-without-email"]
+    await certbot(lab, tmp_path, "certonly", *hook, "-d", "www.example.com", *account)
+    file = tmp_path / "config" / "live" / "www.example.com" / "cert.pem"
+    serial = f"{x509.load_pem_x509_certificate(file.read_bytes()).serial_number:x}"
+    body = json.dumps({"serials": [serial], "in_s": 0, "spread_s": 1}).encode()
+    lab.server.recalls._begin(Request("POST", "/admin/recall", body=body))
+    await asyncio.sleep(1.1)  # certbot renews once the window, of one second, has passed
+    await certbot(lab, tmp_path, "renew", "--no-random-sleep-on-renew")
+    assert f"{x509.load_pem_x509_certificate(file.read_bytes()).serial_number:x}" != serial
+    (row,) = lab.server.recalls._show()["recalls"]
+    assert (row["selected"], row["replaced"]) == (1, 1)
