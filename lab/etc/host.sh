@@ -13,6 +13,7 @@
 #                                  port of the second range, as from a small NAT (scenario `limits`); the kernel tracks them
 #   HOST_CONGESTION_CONTROL        congestion control towards other regions (default reno)
 #   HOST_KEEP_DEFAULT              keep the default route: this is a container of the user, with networks of its own
+#   HOST_INITIAL_WINDOW            segments that a connection may send before the first acknowledgement (default: the kernel's 10)
 #   HOST_UID                       another uid; set by the runtime without Docker where uid 1000 cannot read the interpreter
 #   FIRSTBYTE_PREFIX               first half of every address
 set -eu
@@ -48,8 +49,10 @@ else
   ip route replace "$own" dev "$device" src "$address"
   ip route replace "$router" dev "$device" src "$address"
   ip route del "$wide" dev "$device" 2>/dev/null || true
-  ip route replace "$wide" via "$router" dev "$device" src "$address" congctl "$control" ||
-    ip route replace "$wide" via "$router" dev "$device" src "$address"
+  window=${HOST_INITIAL_WINDOW:+initcwnd $HOST_INITIAL_WINDOW}
+  # shellcheck disable=SC2086 # two words, or none
+  ip route replace "$wide" via "$router" dev "$device" src "$address" $window congctl "$control" ||
+    ip route replace "$wide" via "$router" dev "$device" src "$address" $window
   # A kernel without CUBIC uses the route above; the scenario `congestion` says so.
   [ -z "${HOST_CUBIC:-}" ] || ip route replace "$HOST_CUBIC" via "$router" dev "$device" src "$address" congctl cubic || true
 fi

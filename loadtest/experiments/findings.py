@@ -78,6 +78,28 @@ class Findings:
             )
         self.check(row.name, f"{number(predicted)}{unit} {within}", f"{number(got)}{unit}", ok, **bounds)
 
+    def check_factor(self, row: Row, low: float, high: float, *, chance: Estimate) -> None:
+        """Check that the measurement of *row* is between two multiples of its prediction, apart from chance.
+
+        Args:
+            row: row with a prediction.
+            low: smallest multiple of the prediction that passes.
+            high: largest multiple of the prediction that passes.
+            chance: estimate whose confidence interval shows how much the measurement varies by chance; half its width
+                is subtracted from the lower bound and added to the upper one.
+        """
+        room, unit = (chance.high - chance.low) / 2, f" {row.unit}" if row.unit else ""
+        least, most = low * (row.predicted or 0.0), high * (row.predicted or 0.0)
+        self.check(
+            row.name,
+            f"{number(least)} to {number(most)}{unit}, ± {room:.2g}{unit} by chance",
+            f"{number(row.measured.value)}{unit}",
+            least - room <= row.measured.value <= most + room,
+            value=row.measured.value,
+            low=least - room,
+            high=most + room,
+        )
+
     def gate(self, name: str, expected: str, got: str, ok: bool) -> None:
         """Add a validity gate: a condition without which the run is invalid, whatever was measured."""
         self.result.validity.append(Check(name, expected, got, ok))

@@ -8,15 +8,6 @@ INITIAL_RTO = 1.0
 SYN_LINEAR, SYN_RETRIES = 4, 6
 
 
-def fast_retransmit_s(rtt: float, interval: float = 0.0) -> float:
-    """Return the additional delay of a lost segment in seconds if other segments follow it.
-
-    The next segment, sent *interval* seconds later, reveals the loss.  Its acknowledgement takes one round trip, and
-    RACK waits another quarter of a round trip in case of reordering (RFC 8985 section 6.2).
-    """
-    return interval + 1.25 * rtt
-
-
 def timeout_s(rtt: float, variation: float = 0.0) -> float:
     """Return Linux's retransmission timeout in seconds for a constant *rtt*: RTT + max(200 ms, 4 · variation)."""
     return rtt + max(MIN_RTO, 4 * variation)

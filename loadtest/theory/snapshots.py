@@ -6,7 +6,7 @@ is the time since the newest available snapshot was sent, observed at a random m
 
 import math
 
-from theory.recovery import fast_retransmit_s
+from theory.recovery import lost_message_s
 
 
 def udp_age(delay: float, interval: float, loss: float) -> float:
@@ -38,11 +38,12 @@ def udp_age_quantile(delay: float, interval: float, loss: float, quantile: float
 def tcp_age(delay: float, interval: float, loss: float) -> float:
     """Return the mean age in seconds over TCP: d + Δ/2 + p · D(D + Δ) / 2Δ.
 
-    One loss stalls the stream for D = Δ + 1.25 RTT (fast retransmit, RFC 8985).  At x seconds into the stall, ⌊x/Δ⌋ + 1
-    snapshots are missing, each of which adds Δ to the age.  If Δ is far below D, the last term is approximately the
-    well-known p · D² / 2Δ. The formula is valid while p · D/Δ is far below 1; otherwise stalls overlap.
+    One loss stalls the stream for D = RTT + max(Δ, RTT/4), or less if Δ is tiny (`recovery.lost_message_s`).  At x
+    seconds into the stall, ⌊x/Δ⌋ + 1 snapshots are missing, each of which adds Δ to the age.  If Δ is far below D, the
+    last term is approximately the well-known p · D² / 2Δ.  The formula is valid while p · D/Δ is far below 1; otherwise
+    stalls overlap.  It assumes that the congestion window never delays a snapshot.
     """
-    stop = fast_retransmit_s(2 * delay, interval)
+    stop = lost_message_s(2 * delay, interval)
     whole, rest = divmod(stop, interval)
     missing = interval**2 * whole * (whole + 1) / 2 + rest * interval * (whole + 1)
     return delay + interval / 2 + loss * missing / interval

@@ -76,3 +76,13 @@ def test_the_json_has_prediction_measurement_interval_and_residual_by_name():
 def test_the_json_is_json_even_when_nothing_was_measured():
     made = result(rows=[Row("slope", "", None, Estimate.of([]))])
     assert json.loads(json.dumps(made.as_json(), allow_nan=False))["measurement"] == {"slope": None}
+
+
+@pytest.mark.parametrize(
+    ("measured", "ok"), [(6.9, False), (7.1, True), (16.9, True), (17.1, False), (float("nan"), False)]
+)
+def test_chance_widens_the_bounds_of_a_factor(measured, ok):
+    findings = Findings(result(prediction={"age": Quantity(10.0, "ms")}))
+    findings.check_factor(findings.row("age", measured), 0.8, 1.6, chance=Estimate(10.0, 9.0, 11.0))
+    (made,) = findings.result.checks
+    assert (made.ok, made.expected) == (ok, "8 to 16 ms, ± 1 ms by chance")

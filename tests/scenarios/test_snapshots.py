@@ -10,12 +10,12 @@ from reports.drawing import svg
 from scenarios.instruments.arena_players import Player
 from scenarios.snapshots import PROTOCOLS, Snapshots
 from tests.scenarios.runs import failed, predicted
-from theory.recovery import fast_retransmit_s
+from theory.recovery import lost_message_s
 
 DELAY = 0.04
 
 
-def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
+def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0, slower=0.0):
     """Return the player of a synthetic session with loss rate *loss*, and the number of lost snapshots.
 
     Over UDP, a lost snapshot never arrives; over TCP, it and its successors arrive after the retransmission.
@@ -28,7 +28,7 @@ def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
             lost += 1
             if protocol == "udp":
                 continue
-            arrives += fast_retransmit_s(2 * DELAY, 1 / rate)
+            arrives += lost_message_s(2 * DELAY, 1 / rate) + slower
         ready = max(ready, arrives)
         player.arrived, player.newest = player.arrived + 1, number
         player.numbers.append(number)
@@ -36,13 +36,14 @@ def session(protocol, rate, loss, seconds, rng, *, late=0.0, jitter=0.0):
     return player, lost
 
 
-def concluded(tmp_path, *, late=0.0, jitter=0.0, dropped=1.0, tcp_loss=1.0):
+def concluded(tmp_path, *, late=0.0, jitter=0.0, dropped=1.0, tcp_loss=1.0, seconds=30, slower=0.0):
     """Return a synthetic run whose sessions follow the prediction, apart from the deviations given as arguments.
 
     Snapshots arrive *late* seconds later, and every second one is sent *jitter* seconds later.  *dropped* scales the
-    number of packets that `wan` counts as dropped, and *tcp_loss* the loss rate over TCP.
+    number of packets that `wan` counts as dropped, and *tcp_loss* the loss rate over TCP.  Each session lasts *seconds*
+    seconds, and a retransmission arrives *slower* seconds late.
     """
-    bound = parameters.bind(Snapshots.settings, quick=True, given=["seconds=30", "players=10"])
+    bound = parameters.bind(Snapshots.settings, quick=True, given=[f"seconds={seconds}", "players=10"])
     experiment, rng = Snapshots(bound), random.Random(5)
     run, lost = predicted(experiment, tmp_path), {"udp": 0, "tcp": 0}
     for rate, loss in experiment.arms:
@@ -50,7 +51,9 @@ def concluded(tmp_path, *, late=0.0, jitter=0.0, dropped=1.0, tcp_loss=1.0):
         for protocol in PROTOCOLS:
             for _ in range(bound.players):
                 share = loss if protocol == "udp" else tcp_loss * loss
-                player, gone = session(protocol, rate, share, bound.seconds, rng, late=late, jitter=jitter)
+                player, gone = session(
+                    protocol, rate, share, bound.seconds, rng, late=late, jitter=jitter, slower=slower
+                )
                 players.append(player)
                 lost["udp" if protocol == "udp" else "tcp"] += gone
     experiment.dropped = round(dropped * sum(lost.values()))
@@ -72,6 +75,9 @@ def test_sessions_as_predicted_pass(tmp_path):
         pytest.param({"late": 0.02}, "mean age, UDP, 60/s, 0.0% lost", id="every-snapshot-is-late"),
         pytest.param({"late": 0.02}, "99th percentile of the age, UDP, 60/s, 5.0% lost", id="the-tail-too"),
         pytest.param({"tcp_loss": 0.0}, "age that TCP adds to UDP's", id="tcp-loses-nothing"),
+        pytest.param({"tcp_loss": 0.0}, "stall behind one lost segment", id="no-stall"),
+        pytest.param({"slower": 0.03}, "stall behind one lost segment", id="retransmitted-too-late"),
+        pytest.param({"tcp_loss": 4.0}, "age that TCP adds to UDP's", id="tcp-loses-more"),
         pytest.param(
             {"dropped": 1.5},
             "packets lost, as players and arena count them / as the link counts them",
@@ -83,8 +89,18 @@ def test_a_deviation_fails_its_check(deviation, check, tmp_path):
     assert check in failed(concluded(tmp_path, **deviation))
 
 
-def test_snapshots_that_are_sent_late_make_the_run_invalid(tmp_path):
-    assert concluded(tmp_path, jitter=0.012).result.verdict is Verdict.INVALID
+@pytest.mark.parametrize(
+    ("noise", "gate"),
+    [
+        pytest.param({"jitter": 0.012}, "lateness of snapshots sent, 95th percentile", id="late-ticks"),
+        pytest.param({"late": 0.002}, "lateness of snapshots delivered, mean", id="slow-delivery"),
+        pytest.param({"seconds": 3}, "losses expected over TCP", id="too-few-losses"),
+    ],
+)
+def test_a_run_that_noise_or_chance_could_decide_is_invalid(noise, gate, tmp_path):
+    run = concluded(tmp_path, **noise)
+    assert run.result.verdict is Verdict.INVALID
+    assert [check.name for check in run.result.validity if not check.ok] == [gate]
 
 
 def test_the_age_of_what_is_shown_is_an_area_under_teeth():

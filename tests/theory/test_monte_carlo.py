@@ -251,7 +251,7 @@ def _age_at(moment: float, arrived: list[int], interval: float, delay: float) ->
 def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: float) -> None:
     """Simulate losses that delay all later segments until the retransmission, which may be lost again."""
     rng, ready, area, newest = random.Random(4), 0.0, 0.0, -1
-    count, again = 200_000, interval + 2 * delay * 1.25
+    count, again = 200_000, recovery.lost_message_s(2 * delay, interval)
     releases = []
     for number in range(count):
         arrives = number * interval + delay

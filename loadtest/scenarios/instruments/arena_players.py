@@ -63,6 +63,11 @@ class Player:
         """Longest time between two new snapshots, in seconds."""
         return max((b - a for (a, _), (b, _) in pairwise(self.shown)), default=float("nan"))
 
+    def peaks(self, threshold: float) -> list[float]:
+        """Return the age of each snapshot that arrived older than *threshold* seconds right after one that did not."""
+        ages = [at - sent for at, sent in self.shown]
+        return [age for before, age in pairwise(ages) if before <= threshold < age]
+
     def ages(self, ticks_per_s: float = 144.0) -> list[float]:
         """Return the age of the displayed snapshot at each refresh of the screen, in seconds."""
         if not self.shown:
