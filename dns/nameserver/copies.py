@@ -36,7 +36,7 @@ def write(path: Path, zone: Zone, confirmed: float) -> None:
     lines = [
         f"{rrset.name} {rrset.ttl} IN {rdtypes.to_text(rrset.rdtype)} {text}\n"
         for question, packed in zone.rrsets.items()
-        for rrset in (unpack(Name(question[:-4]), type_of(question), packed),)
+        for rrset in (unpack(zone.name(question[:-4]), type_of(question), packed),)
         for text in rrset.text()
     ]
     body = "".join(lines).encode()

@@ -138,6 +138,7 @@ class Inbound:
         elif self._builder is None:
             self._change(record, soa=soa)
         elif not soa:
+            self._builder.spell(record.name)
             self._builder.add(record.name.key + kind(record.rdtype), record.ttl, record.rdata)
         elif record.rdata == self._first.rdata:
             self.result = Whole(self._builder)

@@ -220,7 +220,8 @@ def _entries(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
 def _encode_zone(zone: Zone) -> bytes:
     parts = [len(zone.apex.wire).to_bytes(1, "big") + zone.apex.wire]
     for question, packed in zone.rrsets.items():
-        parts.append(struct.pack("!HI", len(question), len(packed)) + question + packed)
+        owner = zone.spellings.get(question[:-4], question[:-4])
+        parts.append(struct.pack("!HI", len(question), len(packed)) + owner + question[-4:] + packed)
     return b"".join(parts)
 
 
@@ -229,12 +230,18 @@ def _decode_zone(apex: Name, data: bytes) -> Zone:
     if data[1:at].lower() != apex.key:
         raise JournalError(f"expected a journal of {apex}, got one of {Name(data[1:at])}")
     rrsets: dict[bytes, bytes] = {}
+    spellings: dict[bytes, bytes] = {}
     while at < len(data):
-        name, size = struct.unpack_from("!HI", data, at)
+        size, packed = struct.unpack_from("!HI", data, at)
         at += 6
-        rrsets[data[at : at + name]] = data[at + name : at + name + size]
-        at += name + size
-    return Zone(apex, rrsets)
+        owner, rdtype = data[at : at + size - 4], data[at + size - 4 : at + size]
+        key = owner.lower()
+        if key != owner:
+            spellings[key] = owner
+        at += size
+        rrsets[key + rdtype] = data[at : at + packed]
+        at += packed
+    return Zone(apex, rrsets, spellings)
 
 
 def _encode(change: Change) -> bytes:

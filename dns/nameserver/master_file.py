@@ -212,17 +212,21 @@ class _Reader:
 
     def _owner(self, word: bytes) -> bytes:
         if b"." not in word and b"\\" not in word and word != b"@" and 0 < len(word) < 64:
-            key = bytes((len(word),)) + word.lower() + self.origin.key
+            lower = word.lower()
+            key = bytes((len(word),)) + lower + self.origin.key
             if len(key) > 255:
                 raise ZoneError(f"expected a name of at most 255 bytes, got {shown(word)!r} below {self.origin}")
             name: Name | None = None
+            if lower != word:
+                name = Name(bytes((len(word),)) + word + self.origin.wire)
         else:
             name = Name.from_text(word, self.origin)
             key = name.key
         if self.origin is not self.apex or name is not None:
-            name = name or Name(key)
+            name = name or Name(key[: len(word) + 1] + self.origin.wire)
             if not name.is_below(self.apex):
                 raise ZoneError(f"expected names in {self.apex}, got {name}")
+            self.builder.spell(name)
         return key
 
 

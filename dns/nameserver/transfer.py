@@ -166,6 +166,10 @@ def _groups(zone: Zone) -> Iterator[list[bytes]]:
     yield [soa]
     rest, seen = iter(zone.rrsets.items()), False
     while part := list(islice(rest, GROUP)):
+        if zone.spellings:
+            part = [
+                (zone.spellings.get(question[:-4], question[:-4]) + question[-4:], packed) for question, packed in part
+            ]
         # One expression for all RRsets with a single record, because this step takes most of the time of a transfer.
         group = [question[:-least] + _APEX + question[-4:] + packed[1:] for question, packed in part if not packed[0]]
         if len(group) < len(part):
@@ -199,7 +203,7 @@ def _changes(zone: Zone, changes: list[Change]) -> Iterator[bytes]:
 
 def _record(record: Record, apex: int) -> bytes:
     """Encode one record; *apex* is the length of the zone's name in wire form, in bytes."""
-    owner = record.name.key[:-apex] + _APEX
+    owner = record.name.wire[:-apex] + _APEX
     return owner + kind(record.rdtype) + struct.pack("!IH", record.ttl, len(record.rdata)) + record.rdata
 
 

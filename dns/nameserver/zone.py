@@ -76,9 +76,11 @@ class Zone:
         ZoneError: no SOA or NS at the apex, other data next to a CNAME, or data below a DNAME.
     """
 
-    def __init__(self, apex: Name, rrsets: dict[bytes, bytes]) -> None:
-        """Create the zone *apex* from packed RRsets keyed by question; `ZoneBuilder` produces them."""
+    def __init__(self, apex: Name, rrsets: dict[bytes, bytes], spellings: dict[bytes, bytes] | None = None) -> None:
+        """Create the zone *apex* from packed RRsets keyed by question, and *spellings*; `ZoneBuilder` produces both."""
         self.apex = apex
+        #: Owner names with upper-case letters, as entered (RFC 4343 section 4), by lower-case name.
+        self.spellings = spellings or {}
         #: RRsets packed by `pack`, keyed by question.
         self.rrsets = rrsets
         #: Record types in the zone, each as returned by `kind`. Listing the RRsets at a name takes one dict lookup per
@@ -110,7 +112,7 @@ class Zone:
         names = [Name(key) for key in {question[:-4] for question in self.rrsets}]
         slices = (sorted(names[at : at + SLICE], key=_order) for at in range(0, len(names), SLICE))
         for name in heapq.merge(*slices, key=_order):
-            yield from self._at(name).values()
+            yield from self._at(self.name(name.key)).values()
 
     @property
     def soa(self) -> RRset:
@@ -126,6 +128,10 @@ class Zone:
     def negative_ttl(self) -> int:
         """How long NXDOMAIN and NODATA may be cached, in seconds (RFC 2308 section 3)."""
         return min(self.soa.ttl, int(struct.unpack("!I", self.soa.rdata[0][-4:])[0]))
+
+    def name(self, key: bytes) -> Name:
+        """Return the owner name with the lower-case wire form *key*, in the case in which it was entered."""
+        return Name(self.spellings.get(key, key))
 
     def node(self, name: Name) -> dict[int, RRset] | None:
         """Return the RRsets at *name* by type; {} for an empty non-terminal, None if the name does not exist."""
@@ -186,14 +192,14 @@ class Zone:
             if name != self.apex or len(new) != 1:
                 raise ZoneError("expected any type but SOA, or one SOA record at the apex of the zone")
             rrsets[self.apex.key + _SOA] = pack(ttl, (with_serial(new[0], next_serial(self.serial)),))
-            return self._revised(rrsets, [self.apex.key + _SOA])
+            return self._revised(rrsets, [self.apex.key + _SOA], ())
         if new:
             rrsets[name.key + kind(rdtype)] = pack(ttl, new)
         else:
             rrsets.pop(name.key + kind(rdtype), None)
         soa = with_serial(self.soa.rdata[0], next_serial(self.serial))
         rrsets[self.apex.key + _SOA] = pack(self.soa.ttl, (soa,))
-        return self._revised(rrsets, [name.key + kind(rdtype)])
+        return self._revised(rrsets, [name.key + kind(rdtype)], [name] if new else [])
 
     def differences(self, newer: "Zone") -> list[bytes]:
         """Return the questions whose RRsets differ between this version of the zone and *newer*."""
@@ -209,12 +215,13 @@ class Zone:
         for question in self.differences(newer):
             if question == soa:
                 continue
-            before, after = (_records(question, each.rrsets.get(question)) for each in (self, newer))
+            before, after = (
+                _records(each.name(question[:-4]), question, each.rrsets.get(question)) for each in (self, newer)
+            )
             deleted += [record for record in before if record not in after]
             added += [record for record in after if record not in before]
-        return Change(
-            _records(soa, self.rrsets[soa])[0], _records(soa, newer.rrsets[soa])[0], tuple(deleted), tuple(added)
-        )
+        old_soa, new_soa = (_records(Name(self.apex.key), soa, each.rrsets[soa])[0] for each in (self, newer))
+        return Change(old_soa, new_soa, tuple(deleted), tuple(added))
 
     def apply(self, *changes: Change) -> "Zone":
         """Return the version of the zone after *changes*, oldest first.
@@ -230,7 +237,7 @@ class Zone:
             questions.update(dict.fromkeys(self._edit(rrsets, change)))
             soa, serial = change.new_soa, change.new
             rrsets[self.apex.key + _SOA] = pack(soa.ttl, (soa.rdata,))
-        return self._revised(rrsets, questions)
+        return self._revised(rrsets, questions, [record.name for change in changes for record in change.added])
 
     def _edit(self, rrsets: dict[bytes, bytes], change: Change) -> Iterable[bytes]:
         """Apply *change* to *rrsets*, except for the SOA record; return the questions of the changed RRsets."""
@@ -254,18 +261,37 @@ class Zone:
                 rrsets[question] = pack(ttl, tuple(records.values()))
         return edited
 
-    def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes]) -> "Zone":
+    def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes], added: Iterable[Name]) -> "Zone":
         """Return a version with *rrsets*, which differ from this version only in *questions* and the SOA record.
+
+        The owner names in *added* are stored in their case.
 
         If there are few questions and none changes a delegation or DNAME, only the names in *questions* are checked,
         and the sets of cuts and DNAMEs are shared with this version. This makes a change to a large zone cheap.
         """
+        spellings = self._respelled(rrsets, questions, added)
         if self.dnames or len(questions) > MAX_REVISED or any(question[-4:] in {_NS, _DNAME} for question in questions):
-            return Zone(self.apex, rrsets)
+            return Zone(self.apex, rrsets, spellings)
         new = copy.copy(self)
-        new.rrsets, new.encoded, new.empty = rrsets, (), set(self.empty)
+        new.rrsets, new.spellings, new.encoded, new.empty = rrsets, spellings, (), set(self.empty)
         new._revise(questions)  # noqa: SLF001 - a method of another instance of this class
         return new
+
+    def _respelled(
+        self, rrsets: dict[bytes, bytes], questions: Collection[bytes], added: Iterable[Name]
+    ) -> dict[bytes, bytes]:
+        """Return the spellings of a version with *rrsets*; see `_revised`."""
+        changed = {name.key: spelling(name, self.apex) for name in added}
+        changed = {key: wire for key, wire in changed.items() if wire != self.spellings.get(key, key)}
+        owners = self.spellings.keys() & {question[:-4] for question in questions}
+        if not changed and not owners:
+            return self.spellings
+        kinds = dict.fromkeys((*self._kinds, *(question[-4:] for question in questions)))
+        spellings = self.spellings | changed
+        for owner in owners | changed.keys():
+            if spellings[owner] == owner or not any(owner + each in rrsets for each in kinds):
+                del spellings[owner]
+        return spellings
 
     def _revise(self, questions: Collection[bytes]) -> None:
         """Check the names in *questions*, and update the empty non-terminals."""
@@ -365,12 +391,18 @@ def _order(name: Name) -> tuple[bytes, ...]:
     return name.labels[::-1]
 
 
+def spelling(owner: Name, apex: Name) -> bytes:
+    """Return *owner* in wire form, in its case, except for the lower-case *apex*, which transfers compress away."""
+    return owner.wire[: -len(apex.key)] + apex.key
+
+
 class ZoneBuilder:
     """Collects single records into packed RRsets."""
 
     def __init__(self, apex: Name) -> None:
         self.apex = apex
         self._rrsets: dict[bytes, bytes] = {}
+        self._spellings: dict[bytes, bytes] = {}
         #: RRsets with more than one record: the lowest TTL and the RDATA values, by question.
         self._many: dict[bytes, tuple[int, dict[bytes, None]]] = {}
 
@@ -384,12 +416,17 @@ class ZoneBuilder:
         found[rdata] = None
         self._many[question] = min(least, ttl, unpack_ttl(old)), found
 
+    def spell(self, owner: Name) -> None:
+        """Store the case of an owner name."""
+        if (wire := spelling(owner, self.apex)) != owner.key:
+            self._spellings[owner.key] = wire
+
     def zone(self) -> Zone:
         """Return the finished zone; raise `ZoneError` if the records do not form a valid zone."""
         for question, (ttl, found) in self._many.items():
             self._rrsets[question] = pack(ttl, tuple(found))
         self._many.clear()
-        return Zone(self.apex, self._rrsets)
+        return Zone(self.apex, self._rrsets, self._spellings)
 
 
 def pack(ttl: int, rdata: tuple[bytes, ...]) -> bytes:
@@ -397,9 +434,9 @@ def pack(ttl: int, rdata: tuple[bytes, ...]) -> bytes:
     return _HEAD.pack(len(rdata) > 1, ttl) + b"".join(len(each).to_bytes(2, "big") + each for each in rdata)
 
 
-def _records(question: bytes, packed: bytes | None) -> list[Record]:
-    """Unpack an RRset into records; *question* is its key. Return an empty list if *packed* is None."""
-    rrset = unpack(Name(question[:-4]), type_of(question), packed or _NOTHING)
+def _records(owner: Name, question: bytes, packed: bytes | None) -> list[Record]:
+    """Unpack an RRset into records of *owner*; *question* is its key. Return an empty list if *packed* is None."""
+    rrset = unpack(owner, type_of(question), packed or _NOTHING)
     return [Record(rrset.name, rrset.rdtype, rrset.ttl, each) for each in rrset.rdata]
 
 

@@ -126,7 +126,7 @@ def records(zone) -> list[str]:
         pytest.param(
             "$GENERATE 1-13/12 h${0,3,n} A 192.0.2.1\n$GENERATE 300-300 h${0,0,n} A 192.0.2.1\n"
             "$GENERATE 1-1 h${10,7,N} A 192.0.2.1\n$GENERATE 1-1 h${+5,3,d} A 192.0.2.1\n",
-            [f"{n}.example. 60 A 192.0.2.1" for n in ("hb.0.0.0", "h1.0", "hd.0", "hc.2.1", "h006")],
+            [f"{n}.example. 60 A 192.0.2.1" for n in ("hB.0.0.0", "h1.0", "hd.0", "hc.2.1", "h006")],
             id="generate-nibbles-as-bind",
         ),
         pytest.param(

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from dnsmessage import Name, encode_query, rdtypes
 from dnsmessage.keyfile import parse_keys
 from dnsmessage.request import decode_request
-from nameserver import Zone, access, parse
+from nameserver import Responder, Zone, access, parse
 from nameserver.access import Access, SettingError
 from nameserver.changes import MAX_HISTORY
+from nameserver.inbound import Inbound, Whole
+from nameserver.journal import Journal
 from nameserver.server import Server
 from nameserver.transfer import encode, revise, whole
 from telemetry import Telemetry
@@ -257,7 +259,7 @@ def received(zone: Zone) -> list[str]:
     return [rrset.to_text() for message in messages for rrset in message.answer]
 
 
-LABELS = st.sampled_from(["a", "b", "a.b", "long" * 12])
+LABELS = st.sampled_from(["a", "b", "a.b", "Upper.b", "long" * 12])
 #: TXT records can contain the bytes of another record, and make messages exceed their target size.
 RECORDS = st.tuples(LABELS, st.sampled_from(["A 192.0.2.1", "A 192.0.2.2", "TXT x", f"TXT {' y' * 16000}", "MX 1 a"]))
 ZONES = st.lists(RECORDS, max_size=12, unique=True)
@@ -301,3 +303,60 @@ def test_a_small_change_shares_the_other_messages_with_the_version_before_it() -
     shared = {id(body) for _, body in old.encoded} & {id(body) for _, body in new.encoded}
     assert len(old.encoded) > 3
     assert len(shared) >= len(old.encoded) - 3, "all but the first, the changed and the last one"
+
+
+SPELLED = "FooBar A 192.0.2.1\nfoobar MX 1 ns\nplain A 192.0.2.2\n$ORIGIN Sub.example.\nx A 192.0.2.3\n"
+
+
+async def test_dig_sees_owner_names_in_the_case_in_which_they_were_entered(tmp_path: Path) -> None:
+    async with primary(tmp_path, text(1, SPELLED)) as (server, port):
+        first = {row[0] for row in rows(await dig(port, "example.", "AXFR"))}
+        await change(server, text(2, SPELLED + "$ORIGIN example.\nNew A 192.0.2.4\n"))
+        changes = {row[0] for row in rows(await dig(port, "example.", "IXFR=1"))}
+        after = {row[0] for row in rows(await dig(port, "example.", "AXFR"))}
+    assert first == {"example.", "ns.example.", "FooBar.example.", "plain.example.", "x.Sub.example."}
+    assert changes == {"example.", "New.example."}
+    assert after == first | {"New.example."}
+
+
+def test_a_received_zone_and_a_journal_keep_the_case_of_owner_names(tmp_path: Path) -> None:
+    zone = parse("Example.", text(1, SPELLED))
+    query = encode_query(1, zone.apex, rdtypes.AXFR, edns=False)
+    stream = Inbound(query, zone.apex, None)
+    assert [stream.feed(message) for message in whole(decode_request(query), zone)] == [True]
+    assert isinstance(stream.result, Whole)
+    copy = stream.result.builder.zone()
+    assert copy.spellings == zone.spellings == parse("example.", text(1, SPELLED)).spellings
+    journal = Journal(tmp_path, zone.apex)
+    journal.open()
+    new = zone.replace(Name.from_text("Other.example."), rdtypes.A, 60, [bytes(4)])
+    journal.append(zone, zone.diff(new), b"", b"")
+    journal.close()
+    stored = Journal(tmp_path, zone.apex).open()
+    assert stored is not None
+    assert stored.zone.spellings == new.spellings
+    assert [str(name) for name in map(Name, sorted(new.spellings.values()))] == [
+        "x.Sub.example.", "Other.example.", "FooBar.example."
+    ]  # fmt: skip
+
+
+def test_the_case_of_an_owner_name_is_that_of_the_latest_addition_until_its_last_record_is_deleted() -> None:
+    zone, name = parse("example.", text(1, SPELLED)), Name.from_text("FOOBAR.EXAMPLE.")
+    assert [str(rrset.name) for rrset in zone if rrset.name == name] == ["FooBar.example."] * 2
+    zone = zone.replace(name, rdtypes.A, 60, [bytes(4)])
+    assert str(zone.name(name.key)) == "FOOBAR.example."
+    zone = zone.replace(name, rdtypes.A, 60, [])
+    assert str(zone.name(name.key)) == "FOOBAR.example.", "the MX record is left"
+    zone = zone.replace(name, rdtypes.MX, 60, [])
+    assert set(zone.spellings) == {Name.from_text("x.sub.example.").key}
+    zone = zone.replace(name, rdtypes.A, 60, [bytes(4)]).replace(Name(name.key), rdtypes.A, 60, [bytes(4)])
+    assert str(zone.name(name.key)) == "foobar.example."
+
+
+def test_the_case_of_names_does_not_change_answers() -> None:
+    spelled, plain = (parse("example.", each) for each in (text(1, SPELLED), text(1, SPELLED.lower())))
+    assert not spelled.differences(plain)
+    for name in ("foobar.example.", "FOOBAR.example.", "x.sub.EXAMPLE.", "none.example."):
+        query = encode_query(1, Name.from_text(name), rdtypes.A)
+        replies = [Responder({zone.apex: zone}).respond(query, udp=True) for zone in (spelled, plain)]
+        assert replies[0] == replies[1] is not None
