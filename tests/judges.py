@@ -93,6 +93,8 @@ JUDGES = (
     Judge("certbot", "certbot", "nothing: it gets and renews the certificate of a subject that joins the lab"),
     Judge("lego", "lego", "the ACME server, as a client in Go", optional=True),
     Judge("uacme", "uacme", "the ACME server, as a client with GnuTLS", optional=True),
+    Judge("apache2", "apache2-bin", "the ACME server, as a web server with mod_md", optional=True, daemon=True),
+    Judge("caddy", "caddy", "the ACME server, as a web server that obtains certificates", optional=True, daemon=True),
     Judge("pebble", "pebble", "our agent, as a CA that misbehaves", optional=True),
     Judge("promtool", "promtool", "alert rules", optional=True),
 )

@@ -1,20 +1,28 @@
-"""Tests of the ACME server with lego (Go) and uacme (C, GnuTLS): certificates are obtained by http-01 and revoked.
+"""Tests of the ACME server with lego, Caddy (Go) and uacme (C, GnuTLS), which obtain certificates by http-01.
 
 The clients run in a mount namespace in which ``/etc/hosts`` contains the CA's name and the system's trusted roots are
-those of the test's CA, since neither client has options for both.
+those of the test's CA, since not all clients have options for both.
 """
 
 import asyncio
+import contextlib
+import json
 import os
 import shlex
+import signal
+import ssl
 import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from tests import judges
-from tests.acme_server.conftest import Lab
+from tests.acme_server.conftest import Lab, free_port
+from tests.waiting import until
 
 #: Files that each client sees with other content.
 HOSTS, ROOTS = "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"
@@ -23,6 +31,56 @@ NAME = "www.example.com"
 HOOK = """#!/bin/sh
 [ "$1 $2" = "begin http-01" ] && printf %s "$5" > {webroot}/"$4"
 [ "$1" != begin ] || [ "$2" = http-01 ]
+"""
+#: Settings of Caddy: certificates by http-01 from the test's CA.
+CADDY = """
+{{
+    admin off
+    email ops@example.com
+    http_port {http01}
+    https_port {https}
+    storage file_system {lab.folder}/caddy
+}}
+www.example.com {{
+    tls {{
+        issuer acme {lab.directory} {{
+            trusted_roots {lab.trust}
+            disable_tlsalpn_challenge
+        }}
+    }}
+    respond "hello"
+}}
+"""
+#: Settings of Apache with mod_md: a certificate by http-01 from the test's CA.
+APACHE = """
+ServerRoot {folder}
+ServerName www.example.com
+PidFile {folder}/pid
+ErrorLog {folder}/log
+User nobody
+Group nogroup
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so
+LoadModule md_module /usr/lib/apache2/modules/mod_md.so
+LogLevel md:debug
+Listen 127.0.0.1:{http01}
+Listen 127.0.0.1:{https}
+MDStoreDir {folder}/md
+MDPortMap http:{http01} https:{https}
+MDCertificateAuthority {directory}
+MDCACertificateFile {roots}
+MDCertificateAgreement accepted
+MDContactEmail ops@example.com
+MDCAChallenges http-01
+MDomain www.example.com
+<VirtualHost *:{http01}>
+    ServerName www.example.com
+</VirtualHost>
+<VirtualHost *:{https}>
+    ServerName www.example.com
+    SSLEngine on
+</VirtualHost>
 """
 
 
@@ -34,16 +92,21 @@ def namespaces() -> list[str]:
     return command
 
 
-async def client(lab: Lab, *command: str) -> str:
-    """Run an ACME client that resolves the CA's name and trusts the test's CA; return its output."""
+async def start(lab: Lab, *command: str) -> asyncio.subprocess.Process:
+    """Start an ACME client that resolves the CA's name and trusts the test's CA."""
     hosts = lab.folder / "hosts"
     hosts.write_text("127.0.0.1 localhost ca.example.com\n")
     mounts = f"mount --bind {hosts} {HOSTS} && mount --bind {lab.trust} {ROOTS}"
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *namespaces(), "sh", "-c", f"{mounts} && exec {shlex.join(command)}",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(lab.folder)},
     )  # fmt: skip
+
+
+async def client(lab: Lab, *command: str) -> str:
+    """Run an ACME client until it ends; return its output."""
+    process = await start(lab, *command)
     output, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, output.decode()
     return output.decode()
@@ -95,3 +158,69 @@ async def test_uacme_obtains_and_revokes(lab: Lab) -> None:
     serial = accepted(lab, chain)
     await client(lab, *common, "revoke", str(chain))
     assert revoked(lab, serial)
+
+
+async def presented(lab: Lab, port: int) -> str:
+    """Return the serial number of the certificate for `NAME` that a server presents; "" if it is not trusted."""
+    context = ssl.create_default_context(cafile=lab.trust)
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=NAME)
+    except OSError:
+        return ""
+    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    await asyncio.wait({asyncio.ensure_future(writer.wait_closed())})
+    return f"{x509.load_der_x509_certificate(der).serial_number:x}"
+
+
+@contextlib.asynccontextmanager
+async def web_server(lab: Lab, http01: int, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a web server that answers http-01 by itself, on port *http01*."""
+    validations = lab.server.validations
+    validations._ports = replace(validations._ports, http=http01)
+    process = await start(lab, *command)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def serves(lab: Lab, port: int) -> None:
+    """Wait until the server on *port* presents a certificate of the CA for `NAME`."""
+    async with asyncio.timeout(30):
+        while not (serial := await presented(lab, port)):  # noqa: ASYNC110 - polls: no event signals that the server has a certificate
+            await asyncio.sleep(0.1)  # wait before the next connection
+    stored = lab.server.store.certificate(serial)
+    assert stored is not None
+    assert list(stored.names) == [NAME]
+
+
+async def test_caddy_obtains_its_certificate_and_serves_with_it(lab: Lab) -> None:
+    judges.require("caddy")
+    http01, https = free_port(), free_port()
+    settings = lab.folder / "Caddyfile"
+    settings.write_text(CADDY.format(lab=lab, http01=http01, https=https))
+    async with web_server(lab, http01, "caddy", "run", "--adapter", "caddyfile", "--config", str(settings)):
+        await serves(lab, https)
+
+
+async def test_apache_obtains_its_certificate_and_serves_with_it_after_a_graceful_restart(lab: Lab) -> None:
+    judges.require("apache2")
+    if os.geteuid() != 0:
+        pytest.skip("Apache drops the privileges of root, which a user namespace does not permit")
+    http01, https = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # mod_md orders in a process without privileges
+        settings = folder / "apache.conf"
+        settings.write_text(
+            APACHE.format(directory=lab.directory, roots=ROOTS, folder=folder, http01=http01, https=https)
+        )
+        job = folder / "md" / "staging" / NAME / "job.json"
+        async with web_server(lab, http01, "apache2", "-f", str(settings), "-D", "FOREGROUND") as process:
+            await until(lambda: job.exists() and json.loads(job.read_text() or "{}").get("finished"), 30)
+            assert not await presented(lab, https)
+            process.send_signal(signal.SIGUSR1)
+            await serves(lab, https)
