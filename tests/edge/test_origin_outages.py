@@ -119,7 +119,7 @@ class Lab:
         self._stack.push_async_callback(process.wait)
         self._stack.callback(_kill, process)
         assert process.stdout is not None
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        line = (await asyncio.wait_for(process.stdout.readline(), 40)).decode()
         assert line.startswith("listening on"), line
         return process, int(line.split()[2].rpartition(":")[2])
 
@@ -160,11 +160,12 @@ async def lost_during(
     fault: str, papers: Papers, folder: Path
 ) -> tuple[list[generator.Request], generator.Load, Proxy]:
     """Generate load, inject *fault* into the first origin, and return the lost requests, the load and the edge."""
-    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(60):
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(90):
         lab = Lab(folder, stack)
         await lab.start()
         first = lab.relayed if fault in {"reset", "slow"} else lab.target
-        check = HealthCheck("/whoami", 0.2, 0.3) if fault == "pause" else None
+        # On a busy machine a check of the origin that works may take several tenths of a second.
+        check = HealthCheck("/whoami", 0.2, 1.0) if fault == "pause" else None
         route = Route("/", (first, Target("127.0.0.1", lab.second, tls=False)), health=check)
         proxy = Proxy(Telemetry("edge"), Settings((route,)), AsyncStub([("127.0.0.1", lab.dns)]), lambda: None)
         stack.push_async_callback(proxy.close)

@@ -44,7 +44,7 @@ async def secondary(*primaries: Primary, state: Path | None = None, port: int = 
         await listener.close()
 
 
-async def until(condition: Callable[[], bool], server: Server, seconds: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], server: Server, seconds: float = 20.0) -> None:
     """Wait until *condition* returns True; fail after *seconds*."""
     end = time.monotonic() + seconds
     while not condition():

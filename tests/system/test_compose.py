@@ -11,7 +11,7 @@ from tests.waiting import comes_true
 
 pytestmark = pytest.mark.system
 
-PROFILES = [(), ("tools",), ("load",), ("tools", "load")]
+PROFILES = [("load",), (), ("tools",), ("tools", "load")]
 
 
 @pytest.fixture
@@ -24,19 +24,6 @@ def engine(lab: Lab) -> None:
 def compose_of(shell: Shell) -> tuple[str, ...]:
     """Return the `docker compose` command prefix for the lab."""
     return ("docker", "compose", "--project-directory", str(shell.lab.topology.project))
-
-
-@pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("profiles", PROFILES, ids=["plain", "tools", "load", "both"])
-def test_up_and_wait_succeeds_with(shell: Shell, profiles: tuple[str, ...]) -> None:
-    project = compose_of(shell)
-    flags = [flag for profile in profiles for flag in ("--profile", profile)]
-    try:
-        answer = shell.here(*project, *flags, "up", "-d", "--wait", "--no-build")
-        assert answer.code == 0, answer.err
-    finally:
-        if "load" in profiles:
-            shell.here(*project, "--profile", "load", "rm", "--stop", "--force", "locust", "locust-worker")
 
 
 def test_a_second_up_keeps_the_trust_anchor(shell: Shell) -> None:
@@ -75,7 +62,7 @@ def test_up_rebuilds_the_image_of_the_service_lab(shell: Shell) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_second_up_recreates_no_container(shell: Shell) -> None:
+def test_up_with_any_profiles_succeeds_and_recreates_no_container(shell: Shell) -> None:
     """Further runs of `up`, with different profiles, build the images again but replace no container."""
     project = compose_of(shell)
 
@@ -92,7 +79,8 @@ def test_a_second_up_recreates_no_container(shell: Shell) -> None:
 
     try:
         before = containers()
-        for flags in (("--profile", "load"), (), ("--profile", "tools", "--profile", "load")):
+        for profiles in PROFILES:
+            flags = [flag for profile in profiles for flag in ("--profile", profile)]
             answer = shell.here(*project, *flags, "up", "-d", "--wait", "--build")
             assert answer.code == 0, answer.err
             assert before <= containers(), flags

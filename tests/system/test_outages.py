@@ -6,6 +6,7 @@ while the previous one is still recovering, so that all nineteen hosts take only
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
@@ -203,6 +204,8 @@ def test_without_the_router_the_console_says_so_and_recovers(load: Load, lab: Do
 
 
 def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
+    if lab.runtime == "docker" and "CI" in os.environ:
+        pytest.skip("CI kills every host in network namespaces; here it kills wan, resolver, console and ca")
     hosts = {host.name for host in lab.topology.always}
     assert hosts == {*IN_TURN, "wan", "console"}
     began, report, dead, before = time.time(), [], {}, None

@@ -22,7 +22,7 @@ LONG = 120.0
 #: Number of measurements per value; the minimum is used, because other programs can only slow a request down.
 REPEATS = 4
 #: Duration of one run of `openssl s_time`, in seconds.
-SECONDS = 3
+SECONDS = 1
 
 
 @pytest.fixture(scope="module", autouse=True)

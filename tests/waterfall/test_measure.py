@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import dnslib
@@ -63,10 +64,13 @@ async def test_with_no_resume_no_session_is_resumed(bench: Bench, papers: Papers
 
 async def test_phases_are_in_order_and_without_gaps(bench: Bench, papers: Papers) -> None:
     port = await bench.start(replying(OK), papers.server(HOST))
-    trace = await ask(session(papers), port)
-    assert tuple(each.name for each in trace.phases) == PHASES
-    for one, next_ in zip(trace.phases, trace.phases[1:], strict=False):
-        assert next_.start_ms - (one.start_ms + one.measured_ms) == pytest.approx(0, abs=5)
+    gaps = []
+    for _ in range(3):  # the process may lose the CPU between two phases, but not in every trace between the same two
+        trace = await ask(session(papers), port)
+        assert tuple(each.name for each in trace.phases) == PHASES
+        gaps.append([b.start_ms - (a.start_ms + a.measured_ms) for a, b in pairwise(trace.phases)])
+    assert min(map(min, gaps)) >= -0.001
+    assert [min(each) for each in zip(*gaps, strict=True)] == pytest.approx([0] * (len(PHASES) - 1), abs=5)
     assert trace.status == "HTTP/1.1 200 OK"
     assert phase(trace, "body").detail["body_bytes"] == 2
     assert all(each.cpu_ms <= each.measured_ms + 1 for each in trace.phases)
