@@ -7,14 +7,13 @@ import sys
 from typing import Any
 
 from firstbyte import certificates, terminal, where
+from firstbyte.backup import CA_FOLDER, backup, restore
 from firstbyte.rotate import rotate
 from hostfiles.layout import TRUST_ANCHOR
 from monitor import command as monitor
 from runtime import InsideLab, LabDownError, LabError, UsageError
 from telemetry import log
 
-#: Folder of the CA's key, store and issuance log, on the host ``ca``.
-CA_FOLDER = "/srv/ca"
 #: TLS servers whose certificates `verify-log` compares with the issuance log by default.
 SERVERS = ("www.example.com:443", "far.example.com:443")
 #: All TLS servers of the lab, which `watch` monitors by default.
@@ -29,6 +28,8 @@ VERBS = {
     "request": certificates.request,
     "renew": certificates.renew,
     "revoke": certificates.revoke,
+    "backup": backup,
+    "restore": restore,
 }
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from firstbyte import arguments
 from monitor import command as monitor
@@ -27,12 +28,13 @@ def add_pki(add: Callable[..., argparse.ArgumentParser]) -> None:
         "pki show www.example.com",
         "pki request test.example.com > pair.pem",
         "pki verify-log",
+        "pki backup ca.tar",
         "pki rotate intermediate --all",
         "pki recall --all --spread 30 --url https://ca.example.com/recall",
         "pki watch --once",
         "pki watch www.example.org:443 --interval 3600",
     )
-    verbs = "root|list|show|request|renew|revoke|rotate|verify-log|watch|recall"
+    verbs = "root|list|show|request|renew|revoke|rotate|verify-log|backup|restore|watch|recall"
     kinds = pki.add_subparsers(dest="kind", required=True, metavar=verbs)
 
     def verb(name: str, about: str, as_json: str = "") -> argparse.ArgumentParser:
@@ -44,7 +46,7 @@ def add_pki(add: Callable[..., argparse.ArgumentParser]) -> None:
 
     verb("root", "the trust anchor as PEM on standard output")
     verb("list", "certificates that are valid now", "everything that the CA knows of each, as JSON")
-    for each in (_certificates, _recall, _rotate, _verify_log, _watch):
+    for each in (_certificates, _recall, _rotate, _verify_log, _backup, _watch):
         each(verb)
 
 
@@ -115,6 +117,14 @@ def _verify_log(verb: Verb) -> None:
         metavar="HOST:PORT",
         help="TLS servers to compare (default: both edges)",
     )
+
+
+def _backup(verb: Verb) -> None:
+    save = verb("backup", "write the CA's keys (encrypted), store and issuance log to a file, while the CA runs")
+    save.add_argument("file", type=Path, metavar="FILE")
+    back = verb("restore", "replace the CA's files by those of a backup; refused if the backup does not fit")
+    back.add_argument("file", type=Path, metavar="FILE")
+    back.add_argument("--discard-newer", action="store_true", help="forget certificates issued since the backup")
 
 
 def _watch(verb: Verb) -> None:

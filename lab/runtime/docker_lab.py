@@ -284,11 +284,13 @@ class DockerLab:
         command = ["--profile", "tools", "run", "--rm", "--no-deps", "-T", "lab", *arguments]
         return self._compose(*command, stdin=stdin).returncode
 
-    def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+    def run_once(
+        self, service: str, arguments: Sequence[str], stdin: IO[bytes] | None = None
+    ) -> tuple[int, bytes, bytes]:
         """Run *service* once in a new container, with *arguments* in place of the service's usual command."""
-        done = self._compose(
-            "run", "--rm", "--no-deps", "-T", service, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        command = ("run", "--rm", "--no-deps", "-T", service, *arguments)
+        source = stdin or subprocess.DEVNULL
+        done = self._compose(*command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return done.returncode, done.stdout, done.stderr
 
     def require_up(self) -> None:

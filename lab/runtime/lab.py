@@ -137,8 +137,15 @@ class Lab(Protocol):
         """
         ...
 
-    def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+    def run_once(
+        self, service: str, arguments: Sequence[str], stdin: IO[bytes] | None = None
+    ) -> tuple[int, bytes, bytes]:
         """Run a service of the compose file once on a new host, with *arguments* in place of its usual command.
+
+        Args:
+            service: name of the service.
+            arguments: arguments of its entry point.
+            stdin: standard input; None for an empty one.
 
         Returns:
             Exit code, standard output and standard error.

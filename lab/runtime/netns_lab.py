@@ -289,16 +289,18 @@ class NetnsLab:
         self._host(host)
         return self._captured(Exec(host, tuple(command)))
 
-    def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+    def run_once(
+        self, service: str, arguments: Sequence[str], stdin: IO[bytes] | None = None
+    ) -> tuple[int, bytes, bytes]:
         """Run *service* once on a new host, with *arguments* in place of the service's usual command."""
-        return self._captured(Run(service, tuple(arguments)))
+        return self._captured(Run(service, tuple(arguments)), stdin)
 
-    def _captured(self, request: Exec | Run) -> tuple[int, bytes, bytes]:
+    def _captured(self, request: Exec | Run, stdin: IO[bytes] | None = None) -> tuple[int, bytes, bytes]:
         out_read, out = os.pipe()
         err_read, err = os.pipe()
         try:
             with Path(os.devnull).open("rb") as nothing:
-                connection = self._send(request, [nothing.fileno(), out, err])
+                connection = self._send(request, [(stdin or nothing).fileno(), out, err])
         finally:
             os.close(out)
             os.close(err)

@@ -1,13 +1,16 @@
 """Command line of the CA, ``python -m authority``: key ceremony, issued certificates and issuance log."""
 
 import argparse
+import contextlib
 import dataclasses
 import datetime as dt
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
+from authority.backup import MODE, backup, restore
 from authority.ceremony import Ceremony
 from authority.errors import AuthorityError
 from authority.keys import active_number, issuing_files, load_certificate
@@ -60,8 +63,19 @@ def main(argv: list[str] | None = None) -> int:
     verify.add_argument("--ca", type=Path, required=True, metavar="DIR")
     verify.add_argument("--json", action="store_true")
     verify.add_argument("server", nargs="*", type=_server, metavar="HOST:PORT", help="a TLS server")
+    save = commands.add_parser("backup", help="write issuing CAs, store and issuance log to a file; the CA may run")
+    save.add_argument("--ca", type=Path, required=True, metavar="DIR")
+    save.add_argument("file", metavar="FILE", help="-: standard output")
+    back = commands.add_parser("restore", help="validate a backup and put its files back; the CA must not run")
+    back.add_argument("--ca", type=Path, required=True, metavar="DIR")
+    back.add_argument("--passphrase-file", type=Path, required=True, metavar="FILE")
+    back.add_argument("--trust", type=Path, required=True, metavar="FILE", help="root certificates")
+    back.add_argument("--discard-newer", action="store_true", help="forget certificates issued since the backup")
+    back.add_argument("file", metavar="FILE", help="-: standard input")
     args = parser.parse_args(argv)
     try:
+        if args.command in {"backup", "restore"}:
+            return _backup(args)
         if args.command == "verify-log":
             return verify_log(args)
         if args.command == "rotate":
@@ -91,6 +105,27 @@ def _rotate(args: argparse.Namespace) -> int:
     signing = load_certificate(issuing_files(args.ca, active_number(args.ca))[0]).subject.rfc4514_string()
     next_steps = {kind: state.next(kind) for kind in kinds}
     print(json.dumps({**dataclasses.asdict(state), "signs": signing, "next": next_steps}))
+    return 0
+
+
+def _backup(args: argparse.Namespace) -> int:
+    """Write the backup *args.file*, or restore it; print what it contains to standard error."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if args.command == "backup":
+                out = sys.stdout.buffer
+                if args.file != "-":
+                    descriptor = os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE)
+                    out = stack.enter_context(os.fdopen(descriptor, "wb"))
+                found = backup(args.ca, out, time.time())
+            else:
+                file = sys.stdin.buffer if args.file == "-" else stack.enter_context(Path(args.file).open("rb"))
+                found = restore(file, args.ca, args.passphrase_file, args.trust, discard_newer=args.discard_newer)
+        except OSError as error:
+            print(f"authority: error: {error}", file=sys.stderr)
+            return 2
+    counts = f"{found.issuers} issuing CAs, {found.certificates} certificates, {found.entries} entries of the log"
+    print(f"{args.command}: {counts}", file=sys.stderr)
     return 0
 
 

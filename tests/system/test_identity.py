@@ -127,6 +127,18 @@ def test_the_ca_loses_nothing_when_it_is_killed(shell: Shell) -> None:
     assert re.fullmatch(r"[0-9a-f]{30,40}", renewed)
 
 
+def test_the_ca_is_restored_from_a_backup(shell: Shell, tmp_path: Path) -> None:
+    file = str(tmp_path / "ca.tar")
+    assert shell.firstbyte("pki", "backup", file).code == 0
+    (tmp_path / "damaged.tar").write_bytes(Path(file).read_bytes()[:4000])
+    refused = shell.firstbyte("pki", "restore", str(tmp_path / "damaged.tar"))
+    assert (refused.code, "expected a backup" in refused.err or "incomplete" in refused.err) == (1, True), refused.err
+    restored = shell.firstbyte("pki", "restore", "--discard-newer", file)
+    assert restored.code == 0, restored.err
+    shell.lab.up(["tools"], build=False)  # wait until the CA is healthy
+    assert shell.firstbyte("pki", "verify-log").code == 0
+
+
 def test_keys_of_the_ca_are_encrypted_and_it_cannot_see_the_root_key(shell: Shell) -> None:
     heads = shell.on("ca", "sh", "-c", "head -qn 1 /srv/ca/*.key.pem; ls /srv/root | wc -l").lines
     assert heads == ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "0"]
