@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from acme_server.external_accounts import load_keys
 from acme_server.issuing_files import IssuingFiles
 from acme_server.leaves import LONGEST_LIFETIME, SHORTEST_LIFETIME
 from acme_server.own_certificate import OwnCertificate
@@ -86,12 +87,19 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N/SECONDS",
         help="maximum of new orders per account",
     )
+    parser.add_argument(
+        "--external-accounts",
+        type=Path,
+        metavar="FILE",
+        help="require external account binding; lines KID KEY, the key in base64url",
+    )
     parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("acme_server", args.log_level)
     try:
         profiles = load_profiles(args.profiles)
+        external = None if args.external_accounts is None else load_keys(args.external_accounts)
         issuing = IssuingFiles(args.ca, args.passphrase_file)
         if not args.trust.exists():
             raise AuthorityError(f"{args.trust}: expected the root certificate; run the ceremony first")
@@ -114,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         dns_port=args.dns01_port,
         profiles=profiles,
         order_limit=args.order_limit,
+        external_accounts=external,
     )
     stubs = [AsyncStub([each]) for each in args.resolver]
     try:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from acme_server import problems
+from acme_server.external_accounts import check_binding
 from acme_server.jws import SignedRequest, decode, read_jwk, thumbprint
 from acme_server.names import is_wildcard, read_identifier
 from acme_server.problems import Problem
@@ -43,8 +44,15 @@ class Orders:
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
-    def register(self, request: SignedRequest, now: float) -> tuple[Account, bool]:
+    def register(
+        self, request: SignedRequest, now: float, external: Mapping[str, bytes] | None = None
+    ) -> tuple[Account, bool]:
         """Find or create the account for the request's key (RFC 8555 section 7.3).
+
+        Args:
+            request: the newAccount request.
+            now: current time, in seconds since the epoch.
+            external: keys for external account binding, one of which a new account needs; None if it needs none.
 
         Returns:
             The account, and whether it is new.
@@ -62,7 +70,8 @@ class Orders:
         if body.get("onlyReturnExisting"):
             raise problems.account_does_not_exist("there is no account with this key")
         contact = _contact(body)
-        account = Account(_identifier(), print_, self._usable(request.jwk), "valid", contact, now)
+        binding = None if external is None else check_binding(external, request, body.get("externalAccountBinding"))
+        account = Account(_identifier(), print_, self._usable(request.jwk), "valid", contact, now, binding)
         self.store.put_account(account)
         return account, True
 
@@ -201,7 +210,8 @@ class Orders:
     def finalize(self, order: Order, certificate: Certificate, now: float) -> Order:
         """Record *certificate* as the result of *order*; raise `Problem` unless the order is still ready."""
         check_ready(found := self.refresh(order, now))
-        done = replace(found, status="valid", serial=certificate.serial)
+        expires = max(found.expires, certificate.not_after)
+        done = replace(found, status="valid", serial=certificate.serial, expires=expires)
         self.store.put_order(done, certificate=certificate)
         return done
 

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
@@ -77,6 +77,8 @@ class Settings:
     dns_port: int = 53
     #: Rate limit on new orders per account; None means no limit.
     order_limit: RateLimit | None = None
+    #: Keys for external account binding, by identifier; None if accounts need no binding.
+    external_accounts: Mapping[str, bytes] | None = None
     #: Certificate profiles by name; the first is the default.
     profiles: dict[str, Profile] = field(default_factory=lambda: {PEER.name: PEER})
 
@@ -266,6 +268,7 @@ class AcmeServer:
         body["meta"] = {
             "caaIdentities": [self.settings.caa] if self.settings.caa else [],
             "website": "https://ca.example.com/",
+            "externalAccountRequired": self.settings.external_accounts is not None,
             "profiles": {name: each.description for name, each in self.settings.profiles.items()},
         }
         return web.json_response(body)
@@ -275,7 +278,7 @@ class AcmeServer:
 
     async def _new_account(self, request: web.Request) -> web.Response:
         jws = await self._read(request)
-        account, new = self.orders.register(jws, self.telemetry.clock.time())
+        account, new = self.orders.register(jws, self.telemetry.clock.time(), self.settings.external_accounts)
         if new:
             logger.info("account_created", account=account.id)
         return self._show_account(account, 201 if new else 200)
@@ -288,7 +291,9 @@ class AcmeServer:
 
     def _show_account(self, account: Account, status: int = 200) -> web.Response:
         url = f"{self.settings.base}/acme/account/{account.id}"
-        body = {"status": account.status, "contact": account.contact, "orders": f"{url}/orders"}
+        body: dict[str, Any] = {"status": account.status, "contact": account.contact, "orders": f"{url}/orders"}
+        if account.binding is not None:
+            body["externalAccountBinding"] = account.binding
         return web.json_response(body, status=status, headers={"Location": url})
 
     async def _list(self, call: _Call) -> web.Response:

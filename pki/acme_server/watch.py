@@ -20,6 +20,9 @@ INTERVAL = 0.1
 #: Interval between test writes to the store, and between attempts to renew the server's own certificate after a
 #: failure, in seconds.
 STORE_INTERVAL, RETRY = 1.0, 1.0
+#: How long expired orders are kept, in seconds, and maximum number of orders that are deleted at once.  Deleting this
+#: many takes about ten milliseconds, in which the server answers no requests.
+KEEP, MAX_PRUNED = 3600.0, 500
 
 
 class Watch:
@@ -45,6 +48,9 @@ class Watch:
         self._server, self._own, self._listen, self._issuing = server, own, listen, issuing
         self._log = LogWatch(server.telemetry, server.store, server.log)
         self._site = site
+        self._pruned = server.telemetry.metrics.counter(
+            "firstbyte_ca_pruned_orders_total", "Expired orders that were deleted, with their authorizations"
+        )
         self._failure = ""
         #: Due times of the next test write and of the next renewal, on the monotonic clock, in seconds.
         self._next_write = self._next_renewal = 0.0
@@ -61,13 +67,14 @@ class Watch:
                 self._server.telemetry.health.set("listener", ok=False, detail=str(error))
 
     def check(self) -> None:
-        """Renew the server's own certificate and test the store if either is due; record the health checks."""
+        """Renew the server's own certificate, test and prune the store if they are due; record the health checks."""
         clock, store = self._server.telemetry.clock, self._server.store
         at, now = clock.monotonic(), clock.time()
         if at >= self._next_write:
             self._next_write = at + STORE_INTERVAL
             try:
                 store.check()
+                self._pruned.inc(store.prune(now - KEEP, MAX_PRUNED))
             except StoreError as error:
                 logger.error("store_failed", error=str(error))
             self._log.check()

@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 """
 #: Columns that are missing from the tables of databases created by earlier versions.
 ADDED = {
+    "account": {"binding": "TEXT"},
     "authorization": {"method": "TEXT NOT NULL DEFAULT ''"},
     "certificate": {"issuer": "TEXT NOT NULL DEFAULT ''"},
     "ordering": {"profile": "TEXT NOT NULL DEFAULT ''", "replaces": "TEXT"},
@@ -63,6 +64,8 @@ class Account:
     contact: tuple[str, ...]
     #: Time of registration, in seconds since the epoch.
     created: float
+    #: External account binding (RFC 8555 section 7.3.4), a JWS; None if the CA required none.
+    binding: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ class Order:
     account: str
     status: str
     names: tuple[str, ...]
-    #: Time at which an unfinished order becomes invalid, in seconds since the epoch.
+    #: Time at which an unfinished order becomes invalid, or at which the issued certificate ends, in seconds since the
+    #: epoch.
     expires: float
     #: Serial number of the issued certificate, in hexadecimal; None until the order is valid.
     serial: str | None = None
@@ -153,7 +157,7 @@ class Recall:
 
 T = TypeVar("T", Account, Order, Authorization, Certificate)
 #: Fields stored as JSON, with the function that converts the parsed JSON value to the field's type.
-_JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict}
+_JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict, "binding": dict}
 
 
 #: Column name for each field whose column has a different name.
@@ -190,7 +194,7 @@ _TABLES: dict[type, _Table] = {
     kind: _Table.of(kind, name, changing)
     for kind, name, changing in (
         (Account, "account", ("thumbprint", "jwk", "status", "contact")),
-        (Order, "ordering", ("status", "serial", "error")),
+        (Order, "ordering", ("status", "expires", "serial", "error")),
         (Authorization, "authorization", ("status", "validated", "error", "method")),
         (Certificate, "certificate", ()),
     )
@@ -222,6 +226,7 @@ class Store:
                 for column in columns.keys() - present:
                     self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
             self._db.execute("CREATE INDEX IF NOT EXISTS ordering_replaces ON ordering (replaces)")
+            self._db.execute("CREATE INDEX IF NOT EXISTS ordering_end ON ordering (expires)")
             self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
 
     def close(self) -> None:
@@ -351,6 +356,25 @@ class Store:
     def put_order(self, order: Order, *authorizations: Authorization, certificate: Certificate | None = None) -> None:
         """Insert or update an order, its *authorizations* and its *certificate* in one transaction."""
         self._put(order, *authorizations, *(() if certificate is None else (certificate,)))
+
+    def prune(self, before: float, limit: int) -> int:
+        """Delete up to *limit* orders that expired before *before*, with their authorizations; return how many.
+
+        Certificates and accounts are kept.
+        """
+        self.commit()
+        with _errors("the CA's store"):
+            query = "SELECT id FROM ordering WHERE expires < ? ORDER BY expires LIMIT ?"
+            found = self._db.execute(query, (before, limit)).fetchall()
+        if found:
+            with self._transaction():
+                self._db.executemany("DELETE FROM authorization WHERE ordering = ?", found)
+                self._db.executemany("DELETE FROM ordering WHERE id = ?", found)
+        for (order,) in found:
+            for key in self._working.children(order) or ():
+                self._working.forget(Authorization, key)
+            self._working.forget(Order, order)
+        return len(found)
 
     def authorization(self, authorization_id: str) -> Authorization | None:
         """Return the authorization with this id, or None."""

@@ -48,8 +48,9 @@ class WorkingSet:
         self._records[type(record), key] = self.batch.records[type(record), key] = record
 
     def forget(self, kind: type, key: str) -> None:
-        """Remove a record from the cache because it was changed on disk."""
+        """Remove a record from the cache because it was changed or deleted on disk."""
         self._records.pop((kind, key), None)
+        self._children.pop(key, None)
 
     def changes(self, kind: type) -> bool:
         """Return whether the batch contains records of class *kind* that are not on disk yet."""

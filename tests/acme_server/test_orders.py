@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server.jws import encode
+from acme_server.leaves import LONGEST_LIFETIME
+from acme_server.orders import ORDER_LIFETIME
 from acme_server.validations import MAX_AT_ONCE
 from authority import new_key
 from renewal import AcmeClient
@@ -230,3 +232,27 @@ async def test_more_clients_than_validations_at_once_all_get_certificates(lab: L
     await until(lambda: len(lab.server.validations._queue) == 6, 20)
     lab.answering.set()
     assert len(await asyncio.gather(*orders)) == MAX_AT_ONCE + 6
+
+
+async def test_expired_orders_are_pruned_with_a_bound_and_certificates_are_kept(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    store, now = lab.server.store, lab.server.telemetry.clock.time()
+    done, done_url = await browser.ready(NAME)
+    assert await browser.finalize(done, csr(NAME)) == (200, "valid")
+    opened = [await browser.order(NAME) for _ in range(3)]
+    certificates = len(store.certificates())
+    unfinished, finished = now + 2 * ORDER_LIFETIME, now + LONGEST_LIFETIME + ORDER_LIFETIME
+    assert store.prune(now, 10) == 0
+    assert [store.prune(unfinished, 2), store.prune(finished, 10), store.prune(finished, 10)] == [2, 2, 0]
+    for url in (done_url, *(url for _, url in opened), *(order["authorizations"][0] for order, _ in opened)):
+        assert (await browser.post(url, None))[0] == 404
+    assert len(store.certificates()) == certificates
+
+
+async def test_an_order_lives_as_long_as_its_certificate(lab: Lab, browser: Browser) -> None:
+    lab.server.leaves.lifetime = 2 * ORDER_LIFETIME
+    await browser.register()
+    order, url = await browser.ready(NAME)
+    assert await browser.finalize(order, csr(NAME)) == (200, "valid")
+    assert lab.server.store.prune(lab.server.telemetry.clock.time() + 1.5 * ORDER_LIFETIME, 10) == 0
+    assert await browser.status(url) == "valid"
