@@ -4,8 +4,9 @@ import socket
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import pairwise
 
-from experiments.recorders import Series
+from experiments.recorders import HERE, HZ, Series
 from experiments.result import Check
 from hostfiles.layout import ADMIN_PORT
 
@@ -16,6 +17,12 @@ PROBES = 9
 #: Counters of packets and connections that slow receivers dropped.  A rise makes the run invalid, unless the experiment
 #: studies these drops.
 QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
+
+#: Largest delay of the load generator's wake-ups, in seconds, at which a failed check counts: the 95th percentile.  On
+#: machines that are free it is 1 to 5 ms; when four programs share a core, 10 to 30 ms.
+MAX_DELAY = 0.01
+#: Number of wake-ups needed to judge their delay.
+WAKE_UPS = 50
 
 
 def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, timeout: float = 3.0) -> float:
@@ -65,3 +72,17 @@ def recorders(series: dict[str, Series]) -> Iterable[Check]:
         seconds = each.times[-1] - each.times[0] if len(each.times) > 1 else 0.0
         if seconds > 1 and each.cost / seconds >= 0.01:
             yield Check(f"recorder of {host}", "< 1 % of a core", f"{each.cost / seconds:.1%}", ok=False)
+
+
+def punctual(series: dict[str, Series]) -> Iterable[Check]:
+    """Yield a failed check if the load generator woke up late too often, because the machine was busy.
+
+    The recorder of the load generator wakes up at regular intervals.  A delay shows as a longer interval between two of
+    its samples.  The last sample is taken when the recording ends, at any time.
+    """
+    if HERE not in series:
+        return
+    late = sorted(max(0.0, b - a - 1 / HZ) for a, b in pairwise(series[HERE].times[:-1]))
+    if len(late) >= WAKE_UPS and (delay := late[int(0.95 * len(late))]) > MAX_DELAY:
+        text = "delay of the load generator's wake-ups, 95th percentile"
+        yield Check(text, f"<= {1000 * MAX_DELAY:g} ms, or no check fails", f"{1000 * delay:.1f} ms", ok=False)
