@@ -6,7 +6,7 @@ import sys
 from firstbyte import where
 from hostfiles.atomic import atomic_write
 from hostfiles.layout import TRUST_ANCHOR
-from runtime import LabError, UsageError
+from runtime import LabError, RefusedError, UsageError
 
 #: Folder of the CA's key, store and issuance log, on the host ``ca``.
 CA_FOLDER = "/srv/ca"
@@ -50,7 +50,7 @@ def restore(args: argparse.Namespace) -> int:
         finally:
             lab.start("ca")
     if code:
-        raise LabError(_reason(err))
+        raise RefusedError(_reason(err))
     print(_reason(err), file=sys.stderr)
     return 0
 

@@ -23,13 +23,13 @@ from tests.authority.test_ceremony import content
 NAMES = ("www.example.com",)
 
 
-def issue(base: Path, count: int) -> list[str]:
-    """Issue, log and store *count* leaves; return their serial numbers."""
+def issue(base: Path, count: int, account: str | None = "account") -> list[str]:
+    """Issue, log and store *count* leaves for *account* (None: the CA itself); return their serial numbers."""
     issuer, log, serials = load_issuer(base / "ca", base / "passphrase/passphrase"), IssuanceLog(base / "ca" / FILE), []
     with closing(Store(base / "ca/store.sqlite")) as store:
         for _ in range(count):
             leaf = issue_leaf(issuer, new_key().public_key(), NAMES, NOW, 60.0)
-            log.append(NOW, leaf, NAMES, None)
+            log.append(NOW, leaf, NAMES, account)
             pem = leaf.public_bytes(Encoding.PEM).decode()
             store.put_certificate(Certificate(f"{leaf.serial_number:x}", None, NAMES, NOW, NOW + 60, NOW, pem))
             serials.append(f"{leaf.serial_number:x}")
@@ -178,9 +178,11 @@ def test_a_backup_of_another_lab_is_refused(lab: Path, tmp_path: Path) -> None:
 
 def test_certificates_issued_since_are_forgotten_only_on_request(lab: Path) -> None:
     data = saved(lab)
-    issue(lab, 1)
+    issue(lab, 2, None)
+    assert restored(lab, data).entries == 3
+    issue(lab, 2)
     before = content(lab)
-    with pytest.raises(AuthorityError, match="certificates were issued since"):
+    with pytest.raises(AuthorityError, match="2 certificates were issued to clients since this backup"):
         restored(lab, data)
     assert content(lab) == before
     assert restored(lab, data, discard_newer=True).entries == 3
