@@ -17,7 +17,7 @@ MEMBERS = {"serials", "issuer", "in_s", "spread_s", "explanation_url"}
 #: Shortest window, in seconds: a window must not be empty.
 MIN_SPREAD = 1.0
 #: Maximum number of names in the report of a recall.
-MAX_NAMED = 50
+MAX_NAMED = 200
 
 
 class Recalls:

@@ -14,6 +14,8 @@ from drills.clock_skew import ClockSkew
 from drills.intermediate_rollover import IntermediateRollover
 from drills.leaf_compromise import LeafCompromise
 from drills.leaf_expiry import LeafExpiry
+from drills.mass_revocation import MassRevocation
+from drills.one_name_fails import OneNameFails
 from drills.pool_rotation import PoolRotation
 from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
@@ -27,6 +29,7 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
     LeafExpiry,
     RenewalUnderLoad,
     BrokenMaterial,
+    OneNameFails,
     AcmeChaos,
     IntermediateRollover,
     RootRollover,
@@ -37,6 +40,7 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
     ClockSkew,
     PoolRotation,
     BlindMonitor,
+    MassRevocation,
     ClientAuthGone,
     Year,
 )
@@ -52,6 +56,8 @@ __all__ = [
     "IntermediateRollover",
     "LeafCompromise",
     "LeafExpiry",
+    "MassRevocation",
+    "OneNameFails",
     "PoolRotation",
     "RenewalStorm",
     "RenewalUnderLoad",

@@ -51,6 +51,12 @@ REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "": ("5.7.1", "5.7.3"),
     },
     "renewal-storm": {"renewed before": ("4.9.1.1",), "": ("5.7.1",)},
+    "mass-revocation": {
+        "replaced within": ("4.9.1.1",),
+        "recalled certificates on the CRL": ("4.9.1.1", "4.9.7"),
+        "": ("5.7.1",),
+    },
+    "one-name-fails": {"": ("5.7.1",)},
     "acme-chaos": {"": ("5.7.1",)},
     "ca-outage": {"": ("5.7.1",)},
     "intermediate-rollover": {"CRL of the old CA": ("4.9.9", "4.10.1"), "": ("5.6",)},

@@ -32,6 +32,8 @@ class Host:
     name: str
     lifecycle: Lifecycle
     client: AcmeClient
+    #: Additional names in the host's certificate.
+    also: tuple[str, ...] = ()
     #: The certificate in use; None if the drill only assumes an initial certificate.
     leaf: x509.Certificate | None = None
     #: Start time of each order.
@@ -40,9 +42,13 @@ class Host:
     renewed: float = math.inf
     #: Errors of failed orders and of failed polls of the CA's renewal information.
     errors: list[str] = field(default_factory=list)
+    #: Types of the ACME problems with which orders failed.
+    kinds: list[str] = field(default_factory=list)
     poll_errors: list[str] = field(default_factory=list)
     #: Number of times that renewal information moved the renewal.
     moved: int = 0
+    #: Whether the host polls the CA's renewal information.
+    polls: bool = True
     #: notAfter of the first certificate, in seconds on the run's timeline.
     not_after: float = math.inf
 
@@ -125,21 +131,22 @@ class Fleet:
                 validity = await self._order(host, host.leaf)
             except RenewalError as error:
                 host.errors.append(str(error))
+                host.kinds.append(getattr(error, "kind", ""))
                 state.failed(self.now(), str(error), getattr(error, "retry_after", None))
             else:
                 state.succeeded(validity)
                 host.renewed = self._run.now()
 
     async def _order(self, host: Host, replaces: x509.Certificate | None) -> Validity:
-        pair = await self.enrolment.obtain([host.name], host.client, replaces=replaces)
+        pair = await self.enrolment.obtain([host.name, *host.also], host.client, replaces=replaces)
         leaf = host.leaf = x509.load_pem_x509_certificates(pair)[0]
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         return Validity(f"{leaf.serial_number:x}", self.now(), before, after)
 
     async def _poll(self, host: Host) -> None:
-        """Poll the CA's renewal information, if the host has a certificate of the CA."""
+        """Poll the CA's renewal information, unless the host does not poll or has no certificate of the CA."""
         after: float | None = None
-        if host.leaf is not None:
+        if host.polls and host.leaf is not None:
             try:
                 info = await host.client.renewal_info(host.leaf)
             except RenewalError as error:

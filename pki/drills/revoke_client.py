@@ -17,6 +17,7 @@ from drills.paths import PATHS, Paths
 from drills.rehearsal import Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
+from renewal.revocation import list_url
 
 #: DNS name and label of the client whose certificate is revoked; origins accept the name, which exists only in drills.
 PARTNER, LABEL = "partner.example.com", "partner"
@@ -185,11 +186,9 @@ async def judge_with_openssl(pair: bytes) -> str:
         pair: private key and chain in PEM; the key is not used.
     """
     leaf, *issuers = x509.load_pem_x509_certificates(pair)
-    points = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    url = next(iter(points)).full_name[0].value
     with tempfile.TemporaryDirectory() as folder:
         crl, own, chain = (Path(folder, name) for name in ("crl", "leaf", "chain"))
-        crl.write_bytes(await asyncio.to_thread(_download, url))
+        crl.write_bytes(await asyncio.to_thread(download, list_url(leaf)))
         own.write_bytes(leaf.public_bytes(Encoding.PEM))
         chain.write_bytes(b"".join(each.public_bytes(Encoding.PEM) for each in issuers))
         process = await asyncio.create_subprocess_exec(
@@ -201,7 +200,8 @@ async def judge_with_openssl(pair: bytes) -> str:
     return errors[0].partition("lookup: ")[2] if errors else "good"
 
 
-def _download(url: str) -> bytes:
+def download(url: str) -> bytes:
+    """Return the CRL at *url*, in DER; this call blocks."""
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - the URL comes from a certificate issued by the lab's CA
         data: bytes = response.read()
         return data
