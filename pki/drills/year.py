@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from drills.drill import Drill
+from drills.lifetime_changes import POLICIES, LifetimeChanges
 from drills.lifetimes import JITTER, NOMINAL_DAYS, SHARE, Scale, shorten
 from drills.rehearsal import HOST, Rehearsal
 from drills.watch import Held
@@ -21,8 +22,13 @@ class Parameters:
     """Parameters of the drill `year`."""
 
     rate: float = parameter(100.0, quick=60.0, unit="requests/s", low=1, high=1000, help="half fresh, half kept alive")
-    days: float = parameter(365.0, quick=183.0, unit="d", low=50, high=3650, help="nominal days")
-    seconds: float = parameter(120.0, quick=60.0, unit="s", low=30, high=3600, help="that they last")
+    days: float = parameter(365.0, quick=92.0, unit="d", low=50, high=3650, help="nominal days")
+    seconds: float = parameter(120.0, quick=30.0, unit="s", low=30, high=3600, help="that they last")
+    policy: str = parameter(
+        "none",
+        choices=("none", *POLICIES),
+        help="shorten the lifetimes in the steps of a CA or forum, instead of a year",
+    )
 
 
 class Year(Drill[Parameters]):
@@ -58,13 +64,17 @@ class Year(Drill[Parameters]):
         self.scale = Scale(NOMINAL_DAYS * parameters.seconds / parameters.days)
         #: Expected number of renewals per host during the run.
         self.expected = parameters.days / (NOMINAL_DAYS * SHARE)
+        #: The steps of the policy; None for a year of 47-day certificates.
+        self.changes = None if parameters.policy == "none" else LifetimeChanges(parameters.policy, negative=negative)
 
     def duration(self) -> float:
         """Return the expected duration in seconds: the baseline, the scaled year, and preparations."""
-        return self.before + self.p.seconds + 10
+        return self.before + 10 + (self.p.seconds if self.changes is None else self.changes.duration())
 
     def predict(self) -> Mapping[str, Quantity]:
         """Predict 3/2 × days / 47 renewals per host, each with a third of the lifetime left, and no lost requests."""
+        if self.changes is not None:
+            return self.changes.predict()
         return {
             "requests lost": Quantity(0),
             "renewals of one host": Quantity(self.expected),
@@ -72,7 +82,11 @@ class Year(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Shorten the certificates of all hosts, and wait until the scaled year has passed."""
+        """Shorten the certificates of all hosts, and wait until the scaled year or all steps have passed."""
+        if self.changes is not None:
+            await self.changes.inject(run, stage)
+            self.began, self.ended = self.changes.began, self.changes.ended
+            return
         await shorten(run, self.hosts, self.scale)
         if self.negative:
             await run.lab.fault(HOST, "renewal_off")
@@ -88,6 +102,15 @@ class Year(Drill[Parameters]):
     def judge(self, run: Run, stage: Rehearsal) -> None:
         """Check that no requests were lost, and that every certificate was renewed before it expired."""
         stage.gates(self.began - 3.0)
+        if self.changes is not None:
+            self.check_nothing_lost(run, stage)
+            self.changes.judge(run, stage)
+            stage.facts(self.began, self.ended)
+            caption = (
+                "Each step shortens the lifetime; the lower panel shows which client rules let a certificate expire."
+            )
+            stage.picture(f"Lifetimes shrink: {self.p.policy}", caption, self.changes.panel(stage))
+            return
         check = run.findings.check
         held = self._held(stage)
         counts = {host: len(each) - 1 for host, each in held.items()}

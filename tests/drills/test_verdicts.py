@@ -240,7 +240,7 @@ def test_clock_skew(tmp_path: Path, change: Callable[[ClockSkew], object], faile
     ids=["good", "lost", "prober", "edge-forgotten", "news-never-renewed"],
 )  # fmt: skip
 def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]) -> None:
-    experiment, run = prepared(Year, tmp_path, rate=20)
+    experiment, run = prepared(Year, tmp_path, rate=20, days=183, seconds=60)
     assert isinstance(experiment, Year)
     made = experiment.stage = stage(run, 70, 20, Year.hosts)
     experiment.began, experiment.ended = 6.0, 66.0
