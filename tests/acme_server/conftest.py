@@ -76,11 +76,18 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+def bound() -> socket.socket:
+    """Return a socket that is bound to a free port of loopback, so that no other program can take the port."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 @contextlib.asynccontextmanager
-async def site(application: web.Application, port: int = 0, **options) -> AsyncIterator[int]:
+async def site(application: web.Application, sock: socket.socket | None = None, **options) -> AsyncIterator[int]:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    listener = web.TCPSite(runner, "127.0.0.1", port, **options)
+    listener = web.SockSite(runner, sock or bound(), **options)
     await listener.start()
     try:
         yield runner.addresses[0][1]
@@ -130,7 +137,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         stack.callback(store.close)
         issuer = load_issuer(tmp_path / "ca", tmp_path / "passphrase" / "passphrase")
         stub = AsyncStub([listener.address])
-        port, plain = free_port(), free_port()
+        https_socket, http_socket = stack.enter_context(bound()), stack.enter_context(bound())
+        port, plain = https_socket.getsockname()[1], http_socket.getsockname()[1]
         settings = Settings(
             f"https://ca.example.com:{port}",
             60.0,
@@ -142,13 +150,13 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         )
         server = AcmeServer(telemetry, issuer, store, [stub], settings)
         server.published.renew_if_due(telemetry.clock.time())
-        await stack.enter_async_context(site(server.published.application(), port=plain))
+        await stack.enter_async_context(site(server.published.application(), http_socket))
         own = OwnCertificate(server.leaves, "ca.example.com", tmp_path / "ca")
         runner = web.AppRunner(server.application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(server.validations.close)
-        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=own.context).start()
+        await web.SockSite(runner, https_socket, ssl_context=own.context).start()
         yield Lab(
             tmp_path,
             names,
