@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from experiments import (
     Chart,
@@ -34,6 +35,7 @@ ZONE = "example.com."
 PRIMARY, SECONDARY = "ns1", "ns2"
 #: Addresses of the primary and of the resolver (a test compares them with the compose file).
 PRIMARY_ADDRESS, RESOLVER = (lab_address("20.53"), 53), (lab_address("2.53"), 53)
+SECONDARY_ADDRESS = lab_address("30.53")
 #: Lifetime of the zone's negative answers in seconds: the last field of the SOA record, since it is below that record's
 #: TTL.
 NEGATIVE_TTL = 10.0
@@ -43,8 +45,15 @@ KEY, NSUPDATE_TIMEOUT = Path("/srv/tsig/lab.key"), 10.0
 CACHES, CLIENTS = 5, 24
 #: How often a changed record is polled, and how often each client queries its name, both as intervals in seconds.
 POLL, ASKS = 0.05, 0.2
+#: A number above that of every query in a server's log.
+NEWEST = 10**12
+#: Row of the result for changes that the secondary learns only by polling.
+POLLED = "lag of the secondary, every NOTIFY lost, with a refresh after 1.6 s"
 #: How long the slow writer waits between its check and its write, in seconds.
 STALL = 0.5
+#: Refresh interval of the zone in seconds while all NOTIFY messages are lost, and how long before a refresh the record
+#: changes: late enough that the third NOTIFY (3.1 s after the change) would come after the refresh.
+REFRESH, LEAD = 3, 1.6
 #: Delay beyond the predicted arrival of a change, in seconds, after which the change counts as lost.
 LATE = 5.0
 #: Tolerance for a measured time: relative, and absolute in seconds; the larger one applies.
@@ -60,6 +69,7 @@ class Parameters:
         (0, 1, 2), quick=(0, 1), low=0, high=3, help="NOTIFY messages that are lost before one arrives"
     )
     repeats: int = parameter(5, quick=2, low=1, high=50, help="changes for each of them")
+    polls: int = parameter(3, quick=1, low=1, high=20, help="changes of which every NOTIFY is lost")
     ttl_s: float = parameter(4.0, quick=3.0, unit="s", low=2, high=60, help="TTL of the records")
     gone_s: float = parameter(6.0, quick=5.0, unit="s", low=2, high=60, help="how long the record is gone")
 
@@ -109,6 +119,10 @@ class Propagation(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         #: Seconds from a change at the primary to the change at the secondary, by number of lost NOTIFY messages.
         self.lags: dict[int, list[float]] = defaultdict(list)
+        #: Seconds from a change to the change at the secondary if only the refresh of the zone helps.
+        self.polled: list[float] = []
+        #: Number of SOA queries from the secondary that the primary logged during these changes.
+        self.polls = 0
         #: Pairs of (seconds from caching to change, seconds from change to the first answer with the new address).
         self.caches: list[tuple[float, float]] = []
         #: Pairs of (seconds since the record was deleted, whether the client received an address), by client.
@@ -123,7 +137,8 @@ class Propagation(Experiment[Parameters]):
     def duration(self) -> float:
         """Return the expected duration in seconds."""
         lags = sum(theory.retried_lag(self.p.rtt_ms / 1000, lost, DELAY, RETRIES) + 0.5 for lost in self.p.lost)
-        return 3 + self.p.repeats * lags + 4 * self.p.ttl_s + self._watched() + 3
+        polls = self.p.polls * (REFRESH + LEAD)
+        return 3 + self.p.repeats * lags + polls + 4 * self.p.ttl_s + self._watched() + 3
 
     def _watched(self) -> float:
         """Return for how long clients are observed after the deletion, in seconds."""
@@ -140,6 +155,7 @@ class Propagation(Experiment[Parameters]):
         """Predict the secondary's lag, the caches, and the consequences of the race."""
         rtt = self.p.rtt_ms / 1000
         predicted = {_lag(n): Quantity(theory.retried_lag(rtt, n, DELAY, RETRIES), "s") for n in self.p.lost}
+        predicted[POLLED] = Quantity(theory.polled_lag(rtt, LEAD), "s")
         predicted["seconds until the youngest cache has the change"] = Quantity(self.p.ttl_s, "s")
         predicted["cached records: largest difference from T - age"] = Quantity(0.0, "s")
         without = [each for each in map(self._without, self._expiries()) if each]
@@ -159,6 +175,7 @@ class Propagation(Experiment[Parameters]):
         for repeat, lost in run.interleaved(self.p.lost, self.p.repeats):
             run.phase(f"a change of which {lost} NOTIFY are lost, {repeat + 1} of {self.p.repeats}")
             self.lags[lost].append(await self._change(run, lost, f"192.0.2.{100 + repeat}"))
+        await self._refresh(run)
         run.phase("records in caches")
         await self._age(run)
         if shutil.which("nsupdate") is None or not KEY.exists():
@@ -207,7 +224,46 @@ class Propagation(Experiment[Parameters]):
             # Restore the link after the last NOTIFY that has to be lost and before the next one.
             await asyncio.sleep(DELAY + sum(RETRIES[: lost - 1]) + RETRIES[lost - 1] / 2)
             await run.lab.link("near", "far", one_way=True, loss=0.0, rtt_ms=self.p.rtt_ms)
-        end = run.now() + theory.retried_lag(rtt, lost, DELAY, RETRIES) + LATE
+        return await self._equal(run, run.now() + theory.retried_lag(rtt, lost, DELAY, RETRIES) + LATE)
+
+    async def _refresh(self, run: Run) -> None:
+        """Shorten the refresh interval of the zone, and time changes of which every NOTIFY is lost."""
+        path = f"/admin/zones/{ZONE}/records"
+        apex = await run.lab.call(PRIMARY, "GET", f"{path}?name=%40")
+        soa = next(each for each in apex if each["type"] == "SOA")
+        words = soa["rdata"][0].split()
+        short = {**soa, "rdata": [" ".join([*words[:3], str(REFRESH), str(REFRESH), *words[5:]])]}
+        undo = Undo(f"SOA of {PRIMARY}", PRIMARY, "PUT", path, soa)
+        await run.lab.inject(f"{ZONE}: refresh after {REFRESH} s", PRIMARY, "PUT", path, short, undo=undo)
+        try:
+            await self._equal(run, run.now() + DELAY + LATE)
+            for repeat in range(self.p.polls):
+                run.phase(f"a change of which every NOTIFY is lost, {repeat + 1} of {self.p.polls}")
+                self.polled.append(await self._unnoticed(run, f"192.0.2.{200 + repeat}"))
+        finally:
+            await run.lab.undo(undo)
+        await self._equal(run, run.now() + DELAY + LATE)
+
+    async def _unnoticed(self, run: Run, address: str) -> float:
+        """Change a record `LEAD` seconds before the secondary polls, lose all NOTIFY messages, and return the lag."""
+        left = 0.0
+        while left < LEAD + SECONDS:
+            await asyncio.sleep(max(left, POLL))  # wait for the next refresh
+            left = (await _state(run, SECONDARY))["secondary"]["refresh_s"]
+        change = run.now() + left - LEAD
+        since = (await run.lab.call(PRIMARY, "GET", f"/admin/queries?limit=1&after={NEWEST}"))["next"]
+        await run.until(change)
+        await run.lab.link("near", "far", one_way=True, loss=1.0, rtt_ms=self.p.rtt_ms)
+        await self._put(run, "*.lag", "A", address)
+        await asyncio.sleep(DELAY + RETRIES[0] + 0.1)  # until two NOTIFY messages are lost
+        await run.lab.link("near", "far", one_way=True, loss=0.0, rtt_ms=self.p.rtt_ms)
+        lag = await self._equal(run, run.now() + LATE)
+        log = await run.lab.call(PRIMARY, "GET", f"/admin/queries?after={since}&limit=1000")
+        self.polls += sum(each["qtype"] == "SOA" and each["client"] == SECONDARY_ADDRESS for each in log["queries"])
+        return lag
+
+    async def _equal(self, run: Run, end: float) -> float:
+        """Wait until both servers have the same zone; return the lag in seconds, or infinity at *end*."""
         while run.now() < end:
             primary, secondary = [await _state(run, server) for server in (PRIMARY, SECONDARY)]
             if primary["serial"] == secondary["serial"]:
@@ -281,6 +337,10 @@ class Propagation(Experiment[Parameters]):
         run.raw["asked"] = dict(self.asked)
         for lost, lags in self.lags.items():
             self._check(run, _lag(lost), Estimate.of(lags))
+        if self.polled:
+            self._check(run, POLLED, Estimate.of(self.polled))
+            name = "SOA queries of the secondary in the primary's log, at least one per change"
+            found.check(name, f">= {len(self.polled)}", str(self.polls), self.polls >= len(self.polled))
         self._check(
             run,
             "seconds until the youngest cache has the change",
@@ -385,9 +445,9 @@ def _known(asked: list[tuple[float, bool]], at: float) -> bool | None:
     return next((ok for when, ok in reversed(asked) if when <= at), None)
 
 
-async def _state(run: Run, server: str) -> dict[str, float]:
+async def _state(run: Run, server: str) -> dict[str, Any]:
     zones = await run.lab.call(server, "GET", "/admin/zones")
-    found: dict[str, float] = next(each for each in zones if each["zone"] == ZONE)
+    found: dict[str, Any] = next(each for each in zones if each["zone"] == ZONE)
     return found
 
 

@@ -25,7 +25,12 @@ def refresh_lag(rtt: float, refresh: float) -> float:
 
     On average, the secondary waits half of *refresh* before it polls; the maximum wait is *refresh*.
     """
-    return refresh / 2 + transfer_s(rtt)
+    return polled_lag(rtt, refresh / 2)
+
+
+def polled_lag(rtt: float, wait: float) -> float:
+    """Return the lag of a secondary that receives no NOTIFY and polls *wait* seconds after the change."""
+    return wait + transfer_s(rtt)
 
 
 def mean_lag(rtt: float, refresh: float, notify_loss: float, retry: float | None = None, tries: int = 1) -> float:

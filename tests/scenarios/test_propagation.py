@@ -7,12 +7,23 @@ import pytest
 from experiments import Verdict, parameters
 from nameserver.notify import DELAY, RETRIES
 from reports.drawing import svg
-from scenarios.propagation import CACHES, CLIENTS, PRIMARY_ADDRESS, RESOLVER, Propagation, _outage, _plan
+from scenarios.propagation import (
+    CACHES,
+    CLIENTS,
+    LEAD,
+    POLLED,
+    PRIMARY_ADDRESS,
+    RESOLVER,
+    SECONDARY_ADDRESS,
+    Propagation,
+    _outage,
+    _plan,
+)
 from tests.scenarios.runs import failed, predicted
 from theory import propagation as theory
 
 
-def concluded(tmp_path, *, lag=0.0, late=0.0, longer=0.0, refused=1, failures=0, without=CLIENTS):
+def concluded(tmp_path, *, lag=0.0, late=0.0, longer=0.0, refused=1, failures=0, without=CLIENTS, polls=2):
     """Return a synthetic run with the predicted times, apart from the deviations given as arguments.
 
     The secondary receives changes *lag* seconds later, cached records expire *late* seconds later, and clients are
@@ -23,6 +34,8 @@ def concluded(tmp_path, *, lag=0.0, late=0.0, longer=0.0, refused=1, failures=0,
     run, p = predicted(experiment, tmp_path), experiment.p
     for lost in p.lost:
         experiment.lags[lost] = [theory.retried_lag(p.rtt_ms / 1000, lost, DELAY, RETRIES) + lag] * 2
+    experiment.polled = [theory.polled_lag(p.rtt_ms / 1000, LEAD) + lag] * 2
+    experiment.polls = polls
     experiment.caches = [(age, p.ttl_s - age + late) for age in (p.ttl_s * i / CACHES for i in range(CACHES))]
     for number, expires in enumerate(experiment._expiries()):
         end = expires + experiment._without(expires) + longer
@@ -45,6 +58,10 @@ def test_times_as_predicted_pass(tmp_path):
     [
         pytest.param({"lag": 0.5}, "lag of the secondary, 0 NOTIFY lost", id="a-slow-secondary"),
         pytest.param({"lag": math.inf}, "lag of the secondary, 1 NOTIFY lost", id="a-change-that-never-arrives"),
+        pytest.param({"lag": 1.0}, POLLED, id="a-secondary-that-waits-for-the-next-notify"),
+        pytest.param(
+            {"polls": 1}, "SOA queries of the secondary in the primary's log, at least one per change", id="no-poll"
+        ),
         pytest.param({"late": 0.5}, "cached records: largest difference from T - age", id="a-cache-keeps-too-long"),
         pytest.param({"longer": 1.0}, "seconds without the record, per client", id="negative-answers-live-longer"),
         pytest.param({"failures": 3}, "queries without an address, with prerequisites", id="the-record-is-lost-again"),
@@ -84,4 +101,4 @@ def test_a_plan_replaces_addresses_and_its_own_number():
 
 
 def test_the_addresses_are_those_of_the_lab():
-    assert (PRIMARY_ADDRESS[0], RESOLVER[0]) == ("198.19.20.53", "198.19.2.53")
+    assert (PRIMARY_ADDRESS[0], SECONDARY_ADDRESS, RESOLVER[0]) == ("198.19.20.53", "198.19.30.53", "198.19.2.53")
