@@ -208,3 +208,9 @@ def test_a_source_port_outside_the_kernel_range_is_used():
         Source(port=INSIDE).apply(sock)
         sock.connect(to)
         assert sock.getsockname()[1] == INSIDE
+
+
+def test_a_server_is_not_interrupted_by_ctrl_c_in_the_terminal():
+    with Server(20) as server:
+        pid = server._child.pid
+        assert os.getsid(pid) == pid != os.getsid(0)

@@ -61,7 +61,10 @@ class Server:
         self._command = [sys.executable, __file__, *words]  # the file alone, because importing the package takes 1 s
 
     def __enter__(self) -> Self:
-        self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # In a session of its own, the server is not interrupted by Ctrl-C, and ends when its standard input does.
+        self._child = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         if (out := self._child.stdout) is None or not (port := out.readline().strip()):
             self.__exit__()
             raise ServerError(f"expected the port of the server, got exit code {self._child.returncode}")
