@@ -219,6 +219,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert len(err.splitlines()) == 1
 
 
+def test_the_timers_of_a_zone_are_set_on_all_servers(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dns", "set", "example.", "SOA", "60", "ns1 hostmaster 1 50 25 3600 7", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    serial = answer["servers"][0]["serial"]
+    assert answer["records"] == [f"example. 60 SOA ns1.example. hostmaster.example. {serial} 50 25 3600 7"]
+    assert {server["serial"] for server in answer["servers"]} == {serial}
+
+
 def test_a_secondary_that_does_not_follow_is_exit_code_1(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
     lab.processes["ns2"].kill()
     lab.processes["ns2"].wait()
