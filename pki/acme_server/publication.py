@@ -13,6 +13,7 @@ from email.utils import formatdate
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_server import wrong_crl
 from acme_server.ocsp_responder import OcspResponder
 from acme_server.revocation_list import LIFETIME, RevocationList
 from authority import IssuanceLog, Issuer, Store, StoreError, Urls
@@ -51,11 +52,12 @@ class Publications:
         """Declare the metrics; then call `add` for each issuer, and `renew_if_due` before the first request.
 
         Args:
-            telemetry: clock and metrics of the service.
+            telemetry: clock, faults and metrics of the service.
             store: the CA's database.
             issued: the issuance log.
         """
-        self._clock, self._store, self._log = telemetry.clock, store, issued
+        self._clock, self._store, self._log, self._faults = telemetry.clock, store, issued, telemetry.faults
+        wrong_crl.declare(self._faults)
         self._sizes = telemetry.metrics.gauge(
             "firstbyte_ca_revoked_certificates", "Entries of the newest CRL by issuer", "issuer"
         )
@@ -121,7 +123,10 @@ class Publications:
         return found
 
     async def _crl(self, request: web.Request) -> web.Response:
-        crl = self._of(request).crl
+        found = self._of(request)
+        crl = found.crl
+        if (wrong := wrong_crl.wrong_crl(self._faults, found.issuer, crl, self._clock.time())) is not None:
+            return wrong
         return _cached(request, crl.der, crl.etag, "application/pkix-crl", crl.issued, crl.next_update)
 
     async def _certificate(self, request: web.Request) -> web.Response:

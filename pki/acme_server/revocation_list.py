@@ -31,6 +31,8 @@ class RevocationList:
         self._issuer, self._store, self._size = issuer, store, size
         #: Times of issuance and of nextUpdate, in seconds since the epoch.
         self.issued = self.next_update = 0.0
+        #: CRL number (RFC 5280 section 5.2.3); 0 before the first CRL.
+        self.number = 0
         #: The CRL in DER, and its entity tag; empty before the first call of `renew_if_due`.
         self.der, self.etag = b"", ""
         #: End of the certificate (seconds since the epoch) and encoded entry, by serial number; None until they are
@@ -71,6 +73,7 @@ class RevocationList:
         self.der = sign_crl(self._issuer, encoded, number, now, LIFETIME, BACKDATE)
         self.etag = hashlib.sha256(self.der).hexdigest()[:32]
         self.issued, self.next_update, self._changed = now, now + LIFETIME, False
+        self.number = number
         subject = self._issuer.certificate.subject.rfc4514_string()
         self._size.set(len(entries), issuer=subject)
         logger.info("crl_issued", issuer=subject, number=number, entries=len(entries))

@@ -291,7 +291,7 @@ class Agent:
         return self.revocations
 
     async def _follow_revocations(self, revocations: Revocations) -> None:
-        """Fetch the CRL periodically; the health check ``revocation`` fails if the CRL is out of date."""
+        """Fetch the CRL periodically; the health check ``revocation`` fails long before the CRL expires."""
         source, checks = ListSource(self.stub), self.telemetry.health
         while True:
             failure = ""
@@ -314,9 +314,10 @@ class Agent:
                 source.forget()
                 failure = str(error)
                 logger.warning("revocations_not_current", error=failure)
-            left = revocations.next_update - self.telemetry.clock.time()
+            now = self.telemetry.clock.time()
+            left = revocations.next_update - now
             detail = f"{left:.0f} s to nextUpdate of list {revocations.number}" if revocations.number else "no list yet"
-            checks.set("revocation", left > 0, f"{detail}; {failure}" if failure else detail)
+            checks.set("revocation", revocations.current(now), f"{detail}; {failure}" if failure else detail)
             await asyncio.sleep(revocation.INTERVAL)  # wait until the next request
 
     async def _fetch_list(self, source: ListSource, leaf: x509.Certificate) -> bytes | None:

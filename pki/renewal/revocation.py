@@ -17,6 +17,9 @@ from stub import AsyncStub
 INTERVAL = 5.0
 #: Maximum size of a CRL, in bytes; sufficient for 200,000 entries.
 MAX_LIST = 8 * 1024 * 1024
+#: Fraction of a CRL's lifetime below which the rest is an alarm.  The CA issues the next CRL when half is left, so that
+#: this alarm precedes the end of the CRL by hours, or days for a CRL that is valid for a week.
+ALARM_LEFT = 0.4
 #: Time-out of a request for the CRL, in seconds.
 TIMEOUT = 10.0
 
@@ -35,7 +38,8 @@ class Revocations:
 
     #: Number of the CRL (RFC 5280 section 5.2.3); 0 before the first CRL.
     number: int = 0
-    #: Time of nextUpdate, in seconds since the epoch.
+    #: Times of thisUpdate and of nextUpdate, in seconds since the epoch.
+    this_update: float = 0.0
     next_update: float = 0.0
     _serials: frozenset[int] = frozenset()
 
@@ -47,6 +51,10 @@ class Revocations:
 
     def __contains__(self, serial: object) -> bool:
         return serial in self._serials
+
+    def current(self, now: float) -> bool:
+        """Return whether more than `ALARM_LEFT` of the CRL's lifetime is left at *now*, in seconds since the epoch."""
+        return self.next_update - now > ALARM_LEFT * (self.next_update - self.this_update)
 
     def take(self, der: bytes, issuer: x509.Certificate, now: float) -> bool:
         """Validate a CRL and make it the current CRL; return whether it revokes additional certificates.
@@ -63,7 +71,7 @@ class Revocations:
             crl = x509.load_der_x509_crl(der)
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
             signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # CA keys have types that the method accepts
-            end = crl.next_update_utc
+            begin, end = crl.last_update_utc.timestamp(), crl.next_update_utc
             serials = frozenset(each.serial_number for each in crl)
         except (*UNREADABLE, x509.ExtensionNotFound) as error:
             raise RevocationError(f"expected a revocation list with a number, in DER: {error}") from None
@@ -74,7 +82,8 @@ class Revocations:
         if number < self.number:
             raise RevocationError(f"expected list {self.number} or a later one, got {number}")
         more = not serials <= self._serials
-        self.number, self.next_update, self._serials = number, end.timestamp(), serials
+        self.number, self._serials = number, serials
+        self.this_update, self.next_update = begin, end.timestamp()
         return more
 
 

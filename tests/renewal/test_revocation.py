@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acme_server import wrong_crl
 from authority import Issuer, Revoked, Urls, issue_crl, issue_intermediate, issue_leaf, issue_root, new_key
 from origin.application import Options, Parts, build, request_counter
 from renewal.revocation import ListSource, RevocationError, Revocations, list_url
@@ -70,6 +71,18 @@ def test_a_list_that_must_not_be_used_leaves_the_one_before(der: bytes, reason: 
     with pytest.raises(RevocationError, match=reason):
         revocations.take(der, ISSUER.certificate, NOW)
     assert (revocations.number, 5 in revocations) == (7, True)
+
+
+@pytest.mark.parametrize(
+    ("after", "current"),
+    [(0.0, True), (330.0, True), (340.0, False), (600.0, False)],
+    ids=["new", "half", "low", "end"],
+)
+def test_the_alarm_precedes_the_end_of_a_list(after: float, current: bool) -> None:
+    revocations = Revocations()
+    assert not revocations.current(NOW)
+    revocations.take(crl(1, 5), ISSUER.certificate, NOW)
+    assert revocations.current(NOW + after) is current
 
 
 @given(st.one_of(st.binary(max_size=300), mutated(LIST)))
@@ -181,9 +194,31 @@ async def test_a_list_that_cannot_be_fetched_is_an_alarm_and_refuses_no_one(lab:
     try:
         await until(lambda: agent.revocations is not None and agent.revocations.number)
         assert checks()["ok"]
-        agent.telemetry.clock.offset = 2 * 3600.0
+        lab.server.telemetry.faults.switch_on("wrong_crl", {"kind": "unavailable"})
+        agent.telemetry.clock.offset = 0.7 * 3600.0
         await until(lambda: not checks()["ok"])
         assert 1 not in (agent.revocations or {})
+    finally:
+        await agent.stop()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("kind", wrong_crl.KINDS)
+async def test_a_defective_list_leaves_the_one_before_and_is_reported(lab: Lab, kind: str) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    revoke(lab, "1")
+    revocations = agent.check_revocations()
+    agent.start()
+    detail: Callable[[], str] = lambda: str(agent.telemetry.health.as_dict()["checks"]["revocation"]["detail"])  # noqa: E731 - a one-line function that is used only here
+    try:
+        await until(lambda: revocations.number)
+        before = (revocations.number, len(revocations))
+        lab.server.telemetry.faults.switch_on("wrong_crl", {"kind": kind})
+        await until(lambda: ";" in detail())  # a semicolon separates the error from the remaining time
+        assert (revocations.number, len(revocations)) == before
+        lab.server.telemetry.faults.switch_off("wrong_crl")
+        await until(lambda: ";" not in detail())
     finally:
         await agent.stop()
 
@@ -199,7 +234,7 @@ async def test_a_service_renews_as_soon_as_its_own_certificate_is_on_the_list(la
     try:
         await until(lambda: revocations.number)
         revoke(lab, first)
-        await until(lambda: agent.credentials.serial != first, 3)  # the first poll for renewal information is after 5 s
+        await until(lambda: agent.credentials.serial != first, 3)
         assert (agent.renewals, agent.failures) == (2, 0)
         assert reported == [True]
     finally:
