@@ -42,7 +42,7 @@ def concluded(tmp_path, *, trips=0, scatter=3.0, tcp_order=True, independent=Tru
                 waits = [any(lost[: i + 1]) if blocking else lost[i] for i in range(RESPONSES)]
                 slow = rng.random() < busy
                 times = [rtt * (2.1 if wait or slow else 1.05) for wait in waits]
-                experiment.pages[way, loss].append(Page(times, sum(lost)))
+                experiment.pages[way, loss].append(Page(times, RESPONSES, sum(lost)))
     experiment.moved = [(moved * 1.02 * rtt, answers.get("seen", True))] * experiment.p.moves
     experiment.conclude(run)
     return run
