@@ -19,6 +19,8 @@ from runtime import Lab, LabDownError, LabError, RefusedError, UsageError
 FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "--passphrase-dir", "/srv/passphrase")
 #: Interval between requests to the hosts while they adopt a step, in seconds.
 POLL = 0.5
+#: Number of hosts that are asked at the same time; with Docker, each request starts a process.
+ASKED_AT_ONCE = 8
 
 
 class RotationError(LabError):
@@ -80,16 +82,17 @@ def rotate(args: argparse.Namespace) -> int:
     with where.outside("pki rotate") as lab:
         if args.what is None and not args.finish:
             return _show(lab, as_json=args.json)
+        state, peers = _both(lab)
+        kind = args.what or state["kind"]
+        if not kind:
+            return 0  # --finish without a rotation in progress
+        if args.finish:
+            _take_up(lab, state, state["step"], args.timeout)
+        elif not args.force:
+            next_step(state, kind)  # a rotation of the other kind is reported before hosts that lag
+            _require_ready(peers, state, kind)
         while True:
-            state = _state(lab)
-            kind = args.what or state["kind"]
-            if not kind:
-                return 0  # --finish without a rotation in progress
             step = next_step(state, kind)
-            if args.finish:
-                _take_up(lab, state, state["step"], args.timeout)
-            elif not args.force:
-                _require_ready(lab, state, kind)
             state = _ceremony(lab, kind, step)
             begin = time.monotonic()
             if not args.force:
@@ -99,14 +102,14 @@ def rotate(args: argparse.Namespace) -> int:
                 print(json.dumps({**state, "performed": step, "took_s": round(took, 1)}), flush=True)
             else:
                 print(f"{step}: trust bundle {state['bundle']}, {state['signs']} signs; {took:.1f} s", flush=True)
-            if not (args.all or args.finish) or not state["kind"]:
+            if not (args.all or args.finish) or not state["kind"]:  # `_take_up` has waited until all hosts are ready
                 return 0
 
 
 def next_step(state: dict[str, Any], kind: str) -> str:
     """Return the next step of a rotation of *kind*; raise `RotationError` if one of the other kind is in progress."""
     if kind not in state["next"]:
-        finish = f"finish it first: `firstbyte pki rotate {state['kind']} --all`"
+        finish = "finish it first: `firstbyte pki rotate --finish`"
         raise RotationError(f"a rotation of the {state['kind']} is in progress, at {state['step']}; {finish}")
     return str(state["next"][kind])
 
@@ -147,25 +150,34 @@ def _issuer(lab: Lab) -> str:
 
 
 def _peers(lab: Lab) -> list[Peer]:
-    """Ask every host for its certificates and trusted roots; hosts without certificates are omitted."""
-    found = []
-    for host in lab.topology.always:
-        try:
-            report = lab.call(host.name, "GET", "/admin/certificate", timeout=5.0)
-            others = [lab.call(host.name, "GET", f"/admin/certificate/{name}") for name in report["additional"]]
-        except RefusedError:  # the host does not renew any certificates
-            continue
-        except LabDownError as error:
-            found.append(Peer(host.name, 0, (), f"does not answer: {error}"))
-            continue
-        issuers = tuple(each.get("issuer", "none yet") for each in (report, *others))
-        found.append(Peer(host.name, report["trust_bundle"], issuers))
-    return found
+    """Ask all hosts at once for their certificates and trusted roots; hosts without certificates are omitted."""
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+        found = threads.map(_peer, repeat(lab), (host.name for host in lab.topology.always))
+        return [each for each in found if each is not None]
 
 
-def _require_ready(lab: Lab, state: dict[str, Any], kind: str) -> None:
-    """Raise `LaggingError` if a host has not adopted the last step."""
-    if late := laggards(_peers(lab), state["bundle"], state["signs"]):
+def _peer(lab: Lab, host: str) -> Peer | None:
+    """Ask *host* for its certificates and trusted roots; return None if it does not renew any certificates."""
+    try:
+        report = lab.call(host, "GET", "/admin/certificate", timeout=5.0)
+        others = [lab.call(host, "GET", f"/admin/certificate/{name}") for name in report["additional"]]
+    except RefusedError:
+        return None
+    except LabDownError as error:
+        return Peer(host, 0, (), f"does not answer: {error}")
+    return Peer(host, report["trust_bundle"], tuple(each.get("issuer", "none yet") for each in (report, *others)))
+
+
+def _both(lab: Lab) -> tuple[dict[str, Any], list[Peer]]:
+    """Return the state of the rotation and the reports of all hosts, requested at the same time."""
+    with ThreadPoolExecutor(1) as thread:
+        peers, state = thread.submit(_peers, lab), _state(lab)
+        return state, peers.result()
+
+
+def _require_ready(peers: list[Peer], state: dict[str, Any], kind: str) -> None:
+    """Raise `LaggingError` if one of *peers* has not adopted the last step."""
+    if late := laggards(peers, state["bundle"], state["signs"]):
         raise LaggingError(f"the next step is refused: {_named(late)}; {advice(late, kind)}")
 
 
@@ -202,7 +214,7 @@ def _hurry(lab: Lab, peer: Peer, issuer: str) -> None:
 
 
 def _show(lab: Lab, *, as_json: bool) -> int:
-    state, peers = _state(lab), _peers(lab)
+    state, peers = _both(lab)
     late = laggards(peers, state["bundle"], state["signs"])
     if as_json:
         hosts = [{**asdict(peer), "lags": late.get(peer.host, "")} for peer in peers]

@@ -48,8 +48,8 @@ class RootRollover(Rollover[Parameters]):
     )
     says = (
         "Roots expire, and leave trust stores. Clients update their trust stores on their own schedule, so for a while "
-        "some trust only the old root and some only the new one. Whoever changes the signing root before all clients "
-        "trust it, or removes the old root before all servers present the new chain, causes an outage."
+        "some trust only the old root and some only the new one. It is an outage if the new root signs before all "
+        "clients trust it, or if the old root is removed before all servers present the new chain."
     )
     source = (
         "RFC 4210 section 4.4 (root CA key update, with cross-certificates); RFC 5280 section 6.1; RFC 8555 section "
