@@ -40,10 +40,11 @@ class Host:
     orders: list[float] = field(default_factory=list)
     #: Time at which the host had a new certificate.
     renewed: float = math.inf
-    #: Errors of failed orders and of failed polls of the CA's renewal information.
+    #: Error message of each failed order.
     errors: list[str] = field(default_factory=list)
-    #: Types of the ACME problems with which orders failed.
+    #: Type of the ACME problem of each failed order; "" if the CA reported none.
     kinds: list[str] = field(default_factory=list)
+    #: Error message of each failed poll of the CA's renewal information.
     poll_errors: list[str] = field(default_factory=list)
     #: Number of times that renewal information moved the renewal.
     moved: int = 0

@@ -15,7 +15,7 @@ from drills.fleet import Fleet, Host
 from drills.lifetimes import NOMINAL_DAYS, SHARE, Scale, shorten
 from drills.rehearsal import Rehearsal
 from drills.revoke_client import download
-from experiments import Bars, Control, Curve, Panel, Quantity, Run, Undo, parameter
+from experiments import Bars, Control, Curve, Lesson, Panel, Quantity, Run, Undo, parameter
 from renewal.lifecycle import Validity
 from renewal.revocation import list_url
 from renewal.schedule import MIN_RETRY, Rule
@@ -76,6 +76,18 @@ class MassRevocation(Drill[Parameters]):
     settings = Parameters
     control = Control("no host polls renewal information", ("replaced within 24 hours",))
     records = ("ca",)
+    lessons = (
+        Lesson(
+            "Four of five hosts poll the CA's renewal information. The others hold certificates of 47 days, of all "
+            "ages, and renew them after two thirds. What percentage of all certificates is replaced within 5 days?",
+            "replaced within 5 days", "%", 4.0,
+        ),
+        Lesson(
+            "Hosts poll renewal information every six hours, and draw a time in a window of 14.4 hours. How many hours "
+            "after the recall does the last of them have a new certificate?",
+            "last host that polls, hours", "h", 3.0,
+        ),
+    )  # fmt: skip
     after = 0.5
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:

@@ -44,7 +44,7 @@ def test_it_predicts_before_it_measures(kind, negative):
 
 
 @pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("kind", [kind for kind in SCENARIOS if kind.lessons], ids=lambda k: k.name)
+@pytest.mark.parametrize("kind", [kind for kind in EVERY if kind.lessons], ids=lambda k: k.name)
 def test_each_lesson_asks_for_a_predicted_row_in_its_unit(kind, quick):
     prediction = kind(parameters.bind(kind.settings, quick=quick)).predict()
     assert 2 <= len(kind.lessons) <= 3
