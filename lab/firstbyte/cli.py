@@ -360,6 +360,9 @@ def _experiments(add: Add) -> None:
             help="run N times with the same seed, and judge the runs together",
         )
         one.add_argument("--junit", metavar="FILE", help="write the checks of all runs to FILE as JUnit XML, for CI")
+        one.add_argument(
+            "--target", metavar="NAME", help="about a program that has joined the lab (drill: renewal-under-load, year)"
+        )
         one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter, see --list")
 
 

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import reports
-from drills import DRILLS, evidence
+from drills import DRILLS, TARGETED, evidence
 from experiments import (
     Experiment,
     Mailbox,
@@ -75,10 +76,14 @@ def run(args: argparse.Namespace) -> int:
         chosen, source = [mine.kind], mine.source
     else:
         chosen = _named(args.command, args.name)
+        if args.target is not None:
+            chosen = [_about_subject(args)]
     if len(chosen) > 1 and args.set:
         raise ParameterError("expected --set with one experiment, not with all")
     for kind in chosen:  # reject invalid parameters before any experiment starts
         parameters.bind(kind.settings, quick=args.quick, given=args.set)
+    if args.target is not None and len(chosen) > 1:
+        raise ParameterError("expected --target with one experiment, not with all")
     if args.junit and not Path(args.junit).resolve().parent.is_dir():
         raise ParameterError(f"--junit: expected a file in a folder that exists, got {args.junit}")
     if InsideLab.is_here():
@@ -101,6 +106,25 @@ def _named(verb: str, name: str | None) -> list[Kind]:
     if any(kind.name == name for kind in KINDS[other]):
         raise ParameterError(f"{name} is a {what}: firstbyte {other} {name}")
     raise ParameterError(f"expected one of {', '.join(names)}, or all; got {name!r}", name, names)
+
+
+def _about_subject(args: argparse.Namespace) -> Kind:
+    """Return the experiment about a subject that takes the place of the named one, and set its target in *args*."""
+    known = TARGETED if args.command == "drill" else {}
+    if args.name not in known:
+        raise ParameterError(
+            f"--target: expected one of the drills {', '.join(TARGETED)}; "
+            f"{args.command} {args.name} is about the lab's own hosts"
+        )
+    if not InsideLab.is_here():
+        with where.outside(args.command) as lab:
+            lab.require_up()
+            found = [each for each in lab.subjects() if args.target in {each.host, each.name}]
+        if not found:
+            raise ParameterError(f"--target: {args.target} has not joined the lab: `firstbyte join --name …`")
+        args.target = str(found[0])
+    args.set.append(f"target={args.target}")
+    return known[args.name]
 
 
 def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | None) -> int:
@@ -136,6 +160,9 @@ def _repeat(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
         The completed runs, and whether the user interrupted the series.
     """
     lab = InsideLab()
+    if args.target is not None:
+        name = args.target.rpartition(":")[0]
+        lab.addresses[name.partition(".")[0]] = socket.gethostbyname(name)
     order = Order(args.quick, args.control, args.seed, tuple(args.set))
     done: list[Done] = []
     for number in range(1, args.times + 1):
@@ -233,6 +260,8 @@ def _words(args: argparse.Namespace, name: str) -> list[str]:
     """Return the command line that runs *args* inside the lab."""
     words = [name, "--seed", str(args.seed), "--times", str(args.times)]
     words += [f"--{flag}" for flag in ("quick", "control", "json") if getattr(args, flag)]
+    if args.target is not None:
+        return [*words, "--target", args.target, *(w for each in args.set[:-1] for w in ("--set", each))]
     return words + [word for each in args.set for word in ("--set", each)]
 
 

@@ -66,6 +66,11 @@ class Connection:
             return "connect"
         return self.channel.phase
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the connection is being closed and must carry no further request."""
+        return self._leaving
+
     def open(self, request: Request, text: bytes, address: tuple[str, int], source: Source) -> None:
         """Connect to *address* from a port of *source*, and send *request*, encoded as *text*."""
         self.request, self._text, self._since = request, text, self._now()

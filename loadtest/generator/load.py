@@ -191,9 +191,12 @@ class Load:
 
     def _take_connection(self, exchange: _Exchange) -> None:
         """Send a pooled request on an idle connection, open a new one, or queue the request if the pool is full."""
-        if self._idle:
-            self._carry(exchange, self._idle.pop())
-        elif self._places > 0:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.leaving:  # the server has sent close_notify, and its FIN follows
+                self._carry(exchange, connection)
+                return
+        if self._places > 0:
             self._places -= 1
             exchange.placed = True
             self._resolve(exchange)

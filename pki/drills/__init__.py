@@ -21,6 +21,7 @@ from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
 from drills.revoke_client import RevokeClient
 from drills.root_rollover import RootRollover
+from drills.subject import TARGETED
 from drills.year import Year
 from experiments import Experiment
 
@@ -47,6 +48,7 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
 
 __all__ = [
     "DRILLS",
+    "TARGETED",
     "AcmeChaos",
     "BlindMonitor",
     "BrokenMaterial",

@@ -37,6 +37,9 @@ class Rehearsal:
     rate: float
     hosts: Sequence[str] = (HOST,)
     name: str = NAME
+    port: int = 443
+    #: Path that the load requests.
+    path: str = "/items"
     requests: list[Request] = field(default_factory=list)
     lag: Histogram = field(default_factory=Histogram)
     #: Wall-clock time at which the run's timeline began, in seconds since the epoch.
@@ -45,10 +48,12 @@ class Rehearsal:
     load: Load | None = None
     watch: Watch = field(init=False)
     prober: Prober = field(init=False)
+    #: When the load first received each serial number, in seconds on the run's timeline.
+    _seen: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.run, self.hosts)
-        self.prober = Prober(self.name, TRUST_ANCHOR)
+        self.prober = Prober(self.name, TRUST_ANCHOR, self.port)
 
     @asynccontextmanager
     async def under_load(self) -> AsyncIterator[None]:
@@ -56,8 +61,8 @@ class Rehearsal:
         if not Prober.available():
             self.run.skip("openssl is not installed: the outside prober needs it")
         self.epoch = time.time() - self.run.now()
-        load, stop = Load(Target(self.name, 443, "/items", TRUST_ANCHOR), self.rate), asyncio.Event()
-        self.load = load
+        target, stop = Target(self.name, self.port, self.path, TRUST_ANCHOR), asyncio.Event()
+        load = self.load = Load(target, self.rate, on_done=self._done)
         began = self.run.now()
         running = [
             asyncio.create_task(load.run(stop)),
@@ -73,6 +78,18 @@ class Rehearsal:
             for each in load.requests:  # convert times from the load's start to the run's timeline
                 each.intended, each.sent, each.done = (began + t for t in (each.intended, each.sent, each.done))
             self.requests = load.requests
+
+    def _done(self, request: Request) -> None:
+        if request.serial:
+            self._seen.setdefault(request.serial, self.run.now())
+
+    def first_seen(self) -> dict[str, float]:
+        """Return when the load or the prober first received each serial number, also while the load is running."""
+        found = dict(self._seen)
+        for probe in self.prober.probes:
+            if probe.serial:
+                found[probe.serial] = min(found.get(probe.serial, probe.at), probe.at)
+        return found
 
     # --- queries ----------------------------------------------------------------------------------------------------
 

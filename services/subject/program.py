@@ -10,6 +10,9 @@ from pathlib import Path
 
 #: Seconds between SIGTERM and SIGKILL; less than the host's own grace period.
 GRACE = 5.0
+#: Time after the program's end in which its last output is still read, in seconds; a daemon that it has left behind
+#: keeps the pipe open.
+LAST_WORDS = 0.5
 #: Variables with this prefix configure lab services, such as the observer, and are not passed on.
 PREFIX = "FIRSTBYTE_"
 
@@ -54,7 +57,8 @@ class Program:
         self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read, "rb", 0)
         )
-        self._tasks = [asyncio.create_task(self._copy(output)), asyncio.create_task(self._wait(self._process))]
+        copying = asyncio.create_task(self._copy(output))
+        self._tasks = [copying, asyncio.create_task(self._wait(self._process, copying))]
 
     async def stop(self) -> None:
         """Send SIGTERM to the program and its children, and SIGKILL after `GRACE` seconds; wait for the end."""
@@ -71,8 +75,10 @@ class Program:
             self._transport.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _wait(self, process: asyncio.subprocess.Process) -> None:
-        self.exit_code = await process.wait()
+    async def _wait(self, process: asyncio.subprocess.Process, copying: asyncio.Task[None]) -> None:
+        code = await process.wait()
+        await asyncio.wait({copying}, timeout=LAST_WORDS)
+        self.exit_code = code
 
     async def _copy(self, output: asyncio.StreamReader) -> None:
         rest = b""

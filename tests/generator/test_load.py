@@ -1,15 +1,20 @@
 """Tests for open-loop load over real connections: kinds of connection, phases, causes of failure, TIME-WAIT sockets."""
 
 import asyncio
+import contextlib
 import dataclasses
+import socket
 import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from generator import Closes, Load, LoadError, Request, Schedule, Source, Tally, constant
+from generator import Closes, Load, LoadError, Request, Schedule, Source, Tally, Target, constant
 from tests.generator.conftest import Site
-from tests.peers import OK, Papers, replying
+from tests.peers import NAME, OK, Papers, replying
 
 
 def brief(rate: float = 50, seconds: float = 0.2) -> Schedule:
@@ -148,6 +153,36 @@ async def test_a_connection_that_the_server_closes_is_not_reused(site: Site) -> 
     await load.run()
     assert {each.error for each in load.requests} == {""}
     assert site.connections == 6
+
+
+def close_with_notify(listener: socket.socket, context: ssl.SSLContext, over: threading.Event) -> None:
+    """Answer one request on each of two connections, send close_notify, and send the FIN only when *over* is set."""
+    listener.settimeout(5)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            sock = stack.enter_context(listener.accept()[0])
+            tls = stack.enter_context(context.wrap_socket(sock, server_side=True))
+            tls.recv(65536)
+            tls.sendall(OK)
+            time.sleep(0.05)  # the client reads the response first, and close_notify separately
+            tls.settimeout(0.01)
+            with contextlib.suppress(OSError):  # the client's close_notify does not come within the time-out
+                tls.unwrap()
+        over.wait(5)
+
+
+async def test_a_connection_is_not_reused_after_close_notify_and_before_the_fin(papers: Papers) -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(close_with_notify, listener, papers.server(), over)
+        target = Target(NAME, listener.getsockname()[1], "/", papers.trust, address="127.0.0.1")
+        load = Load(target, brief(5, 0.4), kinds=("pooled",))
+        try:
+            await load.run()
+        finally:
+            over.set()
+        served.result(5)
+    assert [each.error for each in load.requests] == ["", ""]
 
 
 async def test_a_body_may_end_with_the_connection(site: Site) -> None:

@@ -32,29 +32,40 @@ def _in_namespaces(lab: Lab) -> None:
 
 def nothing_is_left(shell: Shell) -> bool:
     """Return whether neither a host, nor a record, nor a place on the console's map is left of the subject."""
-    state = json.load(urllib.request.urlopen(f"{shell.lab.topology.console_url}api/state"))
+    with urllib.request.urlopen(f"{shell.lab.topology.console_url}api/state", timeout=10) as response:
+        state = json.load(response)
     on_the_map = {host["name"] for region in state["regions"] for host in region["hosts"]}
     records = shell.on("client", "python", "-c", f"import socket; socket.gethostbyname({NAME!r})")
     return not shell.lab.subjects() and "mine" not in on_the_map and records.code != 0
 
 
-def test_nginx_with_certbot_joins_and_leaves(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_without_its_reload_hook_joins_fails_the_drill_and_leaves(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     judges.require("nginx", "certbot", "curl")
     monkeypatch.chdir(RECIPES / "nginx-certbot")
     monkeypatch.setenv("FIRSTBYTE_PROJECT", str(shell.lab.topology.project))
+    command = ("env", "HOOK=no", "EVERY=1", "./serve.sh")
     try:
-        answer = shell.firstbyte("join", "--name", NAME, "--", "./serve.sh")
-        assert answer.code == 0, answer.err
-        assert "port 443: certificate of the lab's CA" in answer.out
+        joined = shell.firstbyte("join", "--name", NAME, "--life", "14", "--", *command)
+        assert joined.code == 0, joined.err
+        assert "port 443: certificate of the lab's CA" in joined.out
         address = next(each.address for each in shell.lab.subjects())
         page = shell.on("client", "curl", "-sS", "--cacert", "/srv/trust/root.pem", f"https://{NAME}/")
         assert page.out == "served by nginx\n", page.err
-        status = json.loads(shell.firstbyte("status", "--json").out)
-        assert {"healthy": address} == {h["health"]: h["address"] for h in status["hosts"] if h["name"] == "mine"}
+        assert {"mine": address} == {each.name: each.address for each in shell.lab.status() if each.name == "mine"}
+        monkeypatch.chdir(tmp_path)
+        answer = shell.firstbyte("drill", "renewal-under-load", "--target", NAME, "--quick", "--json")
     finally:
         left = shell.firstbyte("leave", "--all")
     assert (left.code, left.out) == (0, f"{NAME} has left\n")
     assert nothing_is_left(shell)
+    result = json.loads(answer.out)
+    if result["verdict"] == "invalid":
+        pytest.skip(f"this machine was not fit to measure: {result['reasons']}")
+    assert answer.code == 1, answer.err
+    failed = {check["name"]: check["got"] for check in result["checks"] if not check["ok"]}
+    assert "old certificate served until the end; certbot: --deploy-hook" in failed["renewed certificate is served"]
 
 
 def test_a_subject_that_dies_is_one_line_and_leaves_nothing(shell: Shell) -> None:
