@@ -164,6 +164,9 @@ class Rollover(Drill[P]):
             for step, roots, client, error in judged
             if (not error) is not (roots in self.accepted[step.name])
         ]
+        slow = sorted({client for _, _, client, error in judged if error == verifiers.NO_VERDICT})
+        gate = run.findings.gate
+        gate("verdicts of clients", f"within {verifiers.TIMEOUT:g} s", ", ".join(slow) or "in time", not slow)
         clients = sorted({client for _, _, client, _ in judged})
         got = f"{len(judged) - len(wrong)} of {len(judged)}" + (f"; {'; '.join(wrong[:3])}" if wrong else "")
         run.findings.row("verdicts of clients as predicted", len(judged) - len(wrong))

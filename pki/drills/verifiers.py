@@ -21,6 +21,8 @@ from monitor.openssl import Prober
 
 #: Time-out of one verifier, in seconds.
 TIMEOUT = 15.0
+#: Reason that is returned if a verifier does not end in time, which says nothing about the chain.
+NO_VERDICT = f"no verdict within {TIMEOUT:g} s"
 #: One verifier for each library, in addition to `IN_PROCESS`.
 BY_LIBRARY = ("openssl s_client", "GnuTLS certtool")
 #: Name of the verifier that runs inside this process.
@@ -145,7 +147,7 @@ async def _run(verifier: Verifier, presented: Presented) -> str:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
     except TimeoutError:
-        return f"no verdict within {TIMEOUT:g} s"
+        return NO_VERDICT
     finally:
         if process.returncode is None:
             process.kill()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drills import root_rollover
+from drills import root_rollover, verifiers
 from drills.intermediate_rollover import BUNDLE, IntermediateRollover
 from drills.pool_rotation import PoolRotation, Rotation, Seen
 from drills.rollover import LAGS, SERVERS, Step
@@ -56,6 +56,12 @@ def test_intermediate_rollover(
         experiment.stage.watch.identities[host] = [Identity(0.0, OLD, 1), Identity(9.0, NEW, 1)]
     change(experiment)
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+def test_a_client_that_gives_no_verdict_in_time_makes_the_run_invalid(tmp_path: Path) -> None:
+    experiment, run = rolled_over(tmp_path)
+    experiment.steps[1].verdicts[BUNDLE][CLIENTS[0]] = verifiers.NO_VERDICT
+    assert verdict(run, experiment)[0] is Verdict.INVALID
 
 
 # --- D7 root-rollover -------------------------------------------------------------------------------------------------
