@@ -99,7 +99,9 @@ def test_a_relative_path_of_a_client_is_relative_to_the_current_folder(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_the_clients(number: signal.Signals, tmp_path: Path) -> None:
     client = f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 600  # {{url}}"
-    words = [sys.executable, "-m", "firstbyte", "audit", "--only", "plain", "--jobs", "1", "--", "sh", "-c", client]
+    # A shell that starts the tests in the background ignores SIGINT, and its programs inherit that.
+    words = ["env", "--default-signal=INT", sys.executable, "-m", "firstbyte", "audit"]
+    words += ["--only", "plain", "--jobs", "1", "--", "sh", "-c", client]
     audit = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
     )

@@ -22,7 +22,7 @@ PASSING = [
     (("run", "time-wait"), "docker"),
     (("drill", "broken-material"), "docker"),
     (("drill", "leaf-expiry"), "netns"),
-    (("run", "flow-control"), "netns"),
+    (("run", "flow-control", "--set=buffers=65536"), "netns"),
     (("run", "reliable-stream", "--set=packets=120", "--set=share=0.08", "--set=intervals_ms=20,300"), "netns"),
     (("run", "omission", "--set=window_s=10", "--set=stall_s=1.5"), "netns"),
     (("run", "time-wait-why", "--set=repeats=3"), "netns"),
