@@ -188,7 +188,7 @@ class Pods:
         )
         observer.start()
         deadline = time.monotonic() + READY_TIMEOUT
-        while observer.exec_run(["python", "-m", "telemetry.call", "GET", "/admin/subject"], user="1000")[0]:
+        while not _answers(observer):
             observer.reload()
             if observer.status != "running" or time.monotonic() > deadline:
                 said = observer.logs(tail=1).decode(errors="replace").strip()
@@ -253,6 +253,14 @@ class Pods:
 
 def _log(template: Service) -> LogConfig:
     return LogConfig(type="json-file", config={"max-size": str(template.log_size), "max-file": str(template.log_files)})
+
+
+def _answers(observer: Any) -> bool:
+    """Return whether the admin port of *observer* answers, which is after its routes are set."""
+    try:
+        return not observer.exec_run(["python", "-m", "telemetry.call", "GET", "/admin/subject"], user="1000").exit_code
+    except APIError:  # the container has ended
+        return False
 
 
 def _read(container: Any, path: str) -> bytes:

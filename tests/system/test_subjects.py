@@ -1,6 +1,6 @@
 """Tests for subjects: programs that join the lab, and leave nothing behind.
 
-Docker is checked by hand (docs/subjects), because building the image takes longer than all of this.
+Only namespaces are covered: on Docker, building a subject's image takes longer than all of this.
 """
 
 import json
