@@ -260,6 +260,35 @@ async def test_a_name_that_does_not_exist_is_a_loss_for_a_caller_and_an_answer_f
 
 
 @pytest.mark.system  # Locust takes ten seconds to detect a missing heartbeat
+async def test_histograms_of_three_workers_add_up_exactly(
+    site: Site, resolver: tuple[str, int], tmp_path: Path
+) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = str(sock.getsockname()[1])
+    host = "127.0.0.1"
+    load = ["-u", "3", "-r", "100", "-t", "2s", "--arrival-rate", "40", "--arrival-seed", "7", "PooledUser"]
+    master = ["--master", "--master-bind-host", host, "--master-bind-port", port, "--expect-workers", "3", "--headless"]
+    roles = {"master": master + load}
+    for number in range(3):
+        roles[f"worker{number}"] = ["--worker", "--master-host", host, "--master-port", port]
+    async with contextlib.AsyncExitStack() as stack:
+        processes = [
+            await stack.enter_async_context(locust(target, resolver, *words, "--tally", str(tmp_path / name)))
+            for name, words in roles.items()
+        ]
+        async with asyncio.timeout(90):
+            logs = await asyncio.gather(*(process.communicate() for process in processes))
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], logs
+    merged, *parts = (Tally.from_json(json.loads((tmp_path / name).read_text())) for name in roles)
+    total = Tally()
+    for part in parts:
+        assert part.ok["pooled"] > 0
+        total.merge(part)
+    assert total.as_json() == merged.as_json()
+
+
 async def test_a_killed_worker_is_noticed_and_the_run_goes_on(site: Site, resolver: tuple[str, int]) -> None:
     target = await site.serve(replying(OK), site.papers.server())
     with socket.socket() as one, socket.socket() as two:
