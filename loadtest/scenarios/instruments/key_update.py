@@ -78,7 +78,10 @@ class _Output:
 
     def send(self, line: bytes) -> None:
         """Write to s_client's input; s_client reads it at once if the effect of the previous call has been awaited."""
-        self._stdin.write(line)
+        try:
+            self._stdin.write(line)
+        except BrokenPipeError:
+            raise KeyUpdateError(f"s_client: the connection ended: {self.text[-300:]!r}") from None
 
     def request(self, host: str) -> float:
         """Send a GET request; return the milliseconds until the response began."""
