@@ -33,7 +33,7 @@ ELSEWHERE = {
     "docker image rm firstbyte:local firstbyte-lab:local": "it removes the image that the lab runs from",
     "make up": "the lab is up: the fixture `lab` started it with the same command line",
     "make down": "it removes the lab: .ci/run",
-    ".venv/bin/firstbyte join --name mine.example.com --life 14 -- "
+    ".venv/bin/firstbyte join --name mine.example.com --life 30 -- "
     "env HOOK=no EVERY=1 docs/subjects/nginx-certbot/serve.sh": "in namespaces only: tests/system/test_subjects.py",
     ".venv/bin/firstbyte drill renewal-under-load --target mine.example.com --quick": "tests/system/test_subjects.py",
     ".venv/bin/firstbyte leave mine.example.com": "tests/system/test_subjects.py",

@@ -122,7 +122,7 @@ class SubjectRenewal(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         self.stage: Rehearsal | None = None
         self.found: list[Life] = []
-        #: Certificates that the subject had before the drill, by serial number.
+        #: Serial numbers of the certificate that was served when the drill began, and of older ones.
         self.before: set[str] = set()
         self.unreadable = 0
 
@@ -142,10 +142,12 @@ class SubjectRenewal(Experiment[Parameters]):
         if seen.error:
             run.skip(f"{name} has no certificate that the lab's root verifies ({seen.error}): has it a client?")
         if (life := seen.not_after - seen.not_before) > LONGEST:
-            run.skip(f"certificates of {name} live {life:.0f} s: join it with `--life 20`, so that it renews in time")
+            run.skip(f"certificates of {name} live {life:.0f} s: join it with `--life 30`, so that it renews in time")
         async with stage.under_load():
             await self._look(run, name)
-            self.before = {each.serial for each in self.found}
+            # A newer certificate that is on disk already, but was not served, is one of the renewals to judge.
+            served = next((i for i, each in enumerate(self.found) if each.serial == seen.serial), len(self.found) - 1)
+            self.before = {each.serial for each in self.found[: served + 1]}
             run.phase(f"the certificate of {name} ends in {self.found[-1].end - run.now():.0f} s")
             while not self._finished(run.now()):
                 await asyncio.sleep(EVERY)  # polls: neither the CA nor the observer reports events
@@ -182,14 +184,15 @@ class SubjectRenewal(Experiment[Parameters]):
         if stage is None or not stage.requests:
             return
         new, check = self._new(), run.findings.check
-        first = new[0].issued if new else run.now()
-        stage.gates(min(first, self.found[-1].end if self.found else first))
+        ends = [each.end for each in self.found if each.serial in self.before]
+        first = min((at for at in (*(each.issued for each in new), *ends[-1:]) if at > 0), default=run.now())
+        stage.gates(first)
         run.findings.row("renewals", len(new))
         check("renewals", f">= {self.p.renewals}", str(len(new)), len(new) >= self.p.renewals)
         if self.unreadable:
             run.findings.leave_out(f"{self.unreadable} files or folders that the observer may not read")
         self._delays(run, new)
-        wrong = [told for each in new if (told := self._complaint(each))]
+        wrong = [words for each in new if (words := self._complaint(each))]
         expected = f"within {PROMPT:g} s of being written"
         check("renewed certificate is served", expected, "; ".join(wrong) or "each", bool(new) and not wrong)
         raced = [each for each in stage.lost() if each.kind == "pooled" and each.error in CLOSED]
@@ -227,7 +230,8 @@ class SubjectRenewal(Experiment[Parameters]):
         if life.written is None:
             return f"{life.serial[:8]} was issued at {life.issued:.1f} s, but not found below /srv/subject or served"
         hint = next((words for part, words in HINTS.items() if part in life.file), HINT)
-        return f"renewed on disk at {life.written:.1f} s, old certificate served until the end; {hint}"
+        at = f"at {life.written:.1f} s" if life.written >= 0 else f"{-life.written:.1f} s before the drill"
+        return f"renewed on disk {at}, old certificate served until the end; {hint}"
 
     @staticmethod
     def _line(life: Life) -> str:

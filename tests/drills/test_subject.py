@@ -51,6 +51,11 @@ def test_a_renewal_that_is_not_served_fails_with_what_to_change(tmp_path: Path, 
     assert says in next(check.got for check in run.result.checks if not check.ok)
 
 
+def test_a_certificate_that_was_on_disk_before_the_drill_counts_if_it_was_never_served(tmp_path: Path) -> None:
+    experiment, run, _ = run_of(tmp_path, Life("0b", -2.0, 28.0, -1.0, None, CERTBOT))
+    assert verdict(run, experiment) == (Verdict.FAIL, {"renewed certificate is served"})
+
+
 def test_a_subject_that_does_not_renew_fails(tmp_path: Path) -> None:
     experiment, run, _ = run_of(tmp_path)
     assert verdict(run, experiment)[1] == {"renewals", "renewed certificate is served"}

@@ -47,7 +47,7 @@ def test_a_recipe_without_its_reload_hook_joins_fails_the_drill_and_leaves(
     monkeypatch.setenv("FIRSTBYTE_PROJECT", str(shell.lab.topology.project))
     command = ("env", "HOOK=no", "EVERY=1", "./serve.sh")
     try:
-        joined = shell.firstbyte("join", "--name", NAME, "--life", "14", "--", *command)
+        joined = shell.firstbyte("join", "--name", NAME, "--life", "24", "--", *command)
         assert joined.code == 0, joined.err
         assert "port 443: certificate of the lab's CA" in joined.out
         address = next(each.address for each in shell.lab.subjects())
@@ -61,7 +61,7 @@ def test_a_recipe_without_its_reload_hook_joins_fails_the_drill_and_leaves(
     assert (left.code, left.out) == (0, f"{NAME} has left\n")
     assert nothing_is_left(shell)
     result = json.loads(answer.out)
-    if result["verdict"] == "invalid":
+    if result["verdict"] in {"invalid", "skipped"}:  # skipped: the certificate ended before the drill began
         pytest.skip(f"this machine was not fit to measure: {result['reasons']}")
     assert answer.code == 1, answer.err
     failed = {check["name"]: check["got"] for check in result["checks"] if not check["ok"]}
