@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from firstbyte import arguments, terminal
+from firstbyte.lesson_arguments import add_lesson
 from firstbyte.pki_arguments import add_pki
 from planner.inputs import INPUTS, option
 
@@ -106,7 +107,10 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
     _everywhere(root)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _subjects, _plan, _audit, _results, add_pki, _own):
+    groups = (
+        _lab, _hosts, _links, _dns, _trace, _experiments, _subjects, _plan, _audit, _results, add_pki, add_lesson, _own,
+    )  # fmt: skip
+    for add in groups:
         add(lambda *words, **options: _command(commands, *words, **options))
     # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")

@@ -8,7 +8,7 @@ from drills.drill import Drill
 from drills.lifetimes import JITTER, Scale, shorten
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths
 from drills.rehearsal import HOST, NAME, Rehearsal, by_cause
-from experiments import Control, Panel, Quantity, Run, parameter
+from experiments import Control, Lesson, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 
 #: Duration of the load after the recovery, in seconds.
@@ -54,6 +54,21 @@ class LeafExpiry(Drill[Parameters]):
     )
     settings = Parameters
     control = Control("the alarm is switched off, as it was in every one of these outages", ("alarm before notAfter",))
+    lessons = (
+        Lesson(
+            "An alarm on an overdue renewal comes at two thirds of the life plus a grace; here a third of the life is "
+            "4 s, and the grace 1.5 s. At which share of its life of 12 s does the certificate raise the alarm?",
+            "alarm at this share of life", "", 0.06,
+        ),
+        Lesson(
+            "The certificate has expired, and a valid one follows after 6 s. For how long does a connection that was "
+            "open before still get responses?",
+            f"exposure, {POOLED}", "s", 0.8,
+        ),
+        Lesson(
+            "For how long do new handshakes still succeed after the end?", f"exposure, {NEW}", "s", BLUR,
+        ),
+    )  # fmt: skip
     after = 0.0  # `inject` already includes load after the recovery
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:

@@ -15,7 +15,7 @@ from drills.drill import Drill
 from drills.enrolment import Enrolment, publish, serial_of
 from drills.paths import PATHS, Paths
 from drills.rehearsal import Rehearsal
-from experiments import Control, Lane, Panel, Quantity, Run, parameter
+from experiments import Control, Lane, Lesson, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from renewal.revocation import list_url
 
@@ -86,6 +86,14 @@ class RevokeClient(Drill[Parameters]):
     )
     settings = Parameters
     control = Control("the origin does not request the CRL", tuple(f"exposure, {path}" for path in PATHS))
+    lessons = (
+        Lesson(
+            "The origin fetches the CRL every 5 s, and clients are revoked at moments spread over this interval. For "
+            "how long is a revoked client accepted on new connections, on average?",
+            f"mean exposure, {PATHS[0]}", "s", 1.5,
+        ),
+        Lesson("How many requests of other clients are lost meanwhile?", "requests lost", "", 0.5),
+    )  # fmt: skip
     after = 1.0
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:

@@ -1,0 +1,6 @@
+"""Words from which the names in the exercises are made, so that two students rarely get the same name."""
+
+WORDS = (
+    "amber", "basil", "cedar", "coral", "delta", "ember", "fjord", "garnet", "hazel", "indigo", "jasper", "lagoon",
+    "maple", "nectar", "ochre", "opal", "pearl", "quartz", "raven", "saffron", "tundra", "umber", "willow", "zephyr",
+)  # fmt: skip
