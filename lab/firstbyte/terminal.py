@@ -18,6 +18,7 @@ ASCII = {
     **dict.fromkeys("–—−─", "-"), **dict.fromkeys("“”„", '"'), **dict.fromkeys("‘’", "'"), **dict.fromkeys("⌈⌉⌊⌋", "|"),
     "\N{NO-BREAK SPACE}": " ", "×": "x", "·": ".", "✓": "+", "✗": "x", "←": "<", "→": ">", "⇄": "-",
     "µ": "u", "μ": "mu", "±": "+/-", "≥": ">=", "≤": "<=", "≈": "~", "…": "...", "√": "sqrt", "∞": "inf",
+    "▲": "^", "○": "o", "●": "*",
     "²": "^2", "ⁿ": "^n", "⁺": "+", "₂": "2", "ᵢ": "_i", "λ": "lambda", "ρ": "rho", "Δ": "delta", "Σ": "sum",
 }  # fmt: skip
 #: Name of the codec error handler that applies the replacements in `ASCII`.
