@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 #: Seconds between SIGTERM and SIGKILL; less than the host's own grace period.
-GRACE = 5.0
+GRACE = 3.0
 #: Time after the program's end in which its last output is still read, in seconds; a daemon that it has left behind
 #: keeps the pipe open.
 LAST_WORDS = 0.5

@@ -47,7 +47,7 @@ def test_a_recipe_without_its_reload_hook_joins_fails_the_drill_and_leaves(
     monkeypatch.setenv("FIRSTBYTE_PROJECT", str(shell.lab.topology.project))
     command = ("env", "HOOK=no", "EVERY=1", "./serve.sh")
     try:
-        joined = shell.firstbyte("join", "--name", NAME, "--life", "24", "--", *command)
+        joined = shell.firstbyte("join", "--name", NAME, "--life", "18", "--", *command)
         assert joined.code == 0, joined.err
         assert "port 443: certificate of the lab's CA" in joined.out
         address = next(each.address for each in shell.lab.subjects())
