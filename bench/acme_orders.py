@@ -2,8 +2,9 @@
 
     python bench/acme_orders.py [--orders 400] [--rounds 3] [--json]
 
-Both servers validate every order through the same DNS server and web server. Pebble's artificial delays and random
-nonce rejections are disabled. Every client has its own account and TLS connection. A last round with 250 clients counts
+Both servers validate every order through our name server and a small web server, in alternating rounds. Pebble's
+artificial delays and random nonce rejections are disabled. Every client has its own account and TLS connection, made
+before the CPU time is measured. A round in which an order fails does not count. A last round with 250 clients counts
 how many orders fail on our server. Requires Pebble (Debian package `pebble`); if it is missing, only our server is
 measured.
 """
@@ -20,7 +21,8 @@ import ssl
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,6 +48,9 @@ POLL = 0.02
 #: Time after which an order counts as failed, in seconds.
 ORDER_TIMEOUT = 20.0
 ZONE = "$TTL 3600\n@ IN SOA ns h 1 7200 1800 1209600 300\n@ IN NS ns\n* IN A 127.0.0.1\n"
+#: Function that starts a server in a folder, with the ports of its name server and of the web server for http-01; the
+#: context yields the process ID and the directory URL.
+Server = Callable[[Path, int, int], AbstractContextManager[tuple[int, str]]]
 _numbers = itertools.count()
 
 
@@ -132,8 +137,13 @@ class Client:
             return json.loads(text) if text.startswith("{") else text, dict(response.headers)
 
 
-async def load(directory: str, answers: dict[str, str], clients: int, orders: int) -> tuple[int, int]:
-    """Run *orders* orders in total with *clients* concurrent clients; return how many succeeded and how many failed."""
+async def load(pid: int, directory: str, answers: dict[str, str], clients: int, orders: int) -> tuple[int, int, float]:
+    """Run *orders* orders in total with *clients* concurrent clients.
+
+    Returns:
+        How many orders succeeded, how many failed, and the CPU time that the server *pid* used for them, in seconds;
+        the time for TLS handshakes and new accounts, before the first order, is not included.
+    """
     results: list[bool] = []
     remaining = iter(range(orders))
 
@@ -144,13 +154,15 @@ async def load(directory: str, answers: dict[str, str], clients: int, orders: in
                     await client.order()
                 results.append(True)
             except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-                print(f"order failed: {error}", file=sys.stderr)
+                print(f"order failed: {error!r}", file=sys.stderr)
                 results.append(False)
 
     async with contextlib.AsyncExitStack() as stack:
         every = [await stack.enter_async_context(Client(directory, answers)) for _ in range(clients)]
+        before = cpu_seconds(pid)
         await asyncio.gather(*map(work, every))
-    return sum(results), results.count(False)
+        used = cpu_seconds(pid) - before
+    return sum(results), results.count(False), used
 
 
 @contextlib.asynccontextmanager
@@ -202,9 +214,9 @@ def pebble(folder: Path, dns: int, http01: int) -> Iterator[tuple[int, str]]:
         yield pid, f"https://127.0.0.1:{port}/dir"
 
 
-async def measure(orders: int, rounds: int) -> dict[str, Any]:
+async def run(kind: Server, clients: int, orders: int) -> tuple[int, int, float]:
+    """Start a server of *kind* with its own name server and web server; return the same as `load`."""
     answers: dict[str, str] = {}
-    rates: dict[str, list[float]] = {"ours": [], "pebble": []}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "zone").write_text(ZONE)
@@ -213,17 +225,24 @@ async def measure(orders: int, rounds: int) -> dict[str, Any]:
                    "--zone", f"example.com.={folder / 'zone'}", "--admin", f"127.0.0.1:{free_port()}"]  # fmt: skip
         stack.enter_context(running(command, dns))
         async with challenge_server(answers) as http01:
-            servers = {"ours": stack.enter_context(ours(folder, dns, http01))}
-            if not missing("pebble"):
-                servers["pebble"] = stack.enter_context(pebble(folder, dns, http01))
-            for _ in range(rounds):
-                for name, (pid, directory) in servers.items():
-                    before = cpu_seconds(pid)
-                    done, failed = await load(directory, answers, CLIENTS, orders)
-                    if failed:
-                        print(f"{name}: {failed} of {orders} orders failed", file=sys.stderr)
-                    rates[name].append(done / (cpu_seconds(pid) - before))
-            _, failed = await load(servers["ours"][1], answers, CROWD, 2 * CROWD)
+            return await load(*stack.enter_context(kind(folder, dns, http01)), answers, clients, orders)
+
+
+async def measure(orders: int, rounds: int) -> dict[str, Any]:
+    servers: dict[str, Server] = {"ours": ours, **({} if missing("pebble") else {"pebble": pebble})}
+    rates: dict[str, list[float]] = {"ours": [], "pebble": []}
+    for _ in range(rounds):
+        found: dict[str, float] = {}
+        for name, kind in servers.items():
+            done, failed, used = await run(kind, CLIENTS, orders)
+            found[name] = done / used
+            if failed:
+                print(f"{name}: {failed} of {orders} orders failed: this round does not count", file=sys.stderr)
+                break
+        else:
+            for name, rate in found.items():
+                rates[name].append(rate)
+    _, failed, _ = await run(ours, CROWD, 2 * CROWD)
     return {
         "orders_per_cpu_second": {name: round(statistics.median(each), 1) for name, each in rates.items() if each},
         "ratio": round(statistics.median(a / b for a, b in zip(rates["ours"], rates["pebble"], strict=True)), 2)
@@ -249,7 +268,9 @@ def main(argv: list[str] | None = None) -> int:
         for name, rate in found["orders_per_cpu_second"].items():
             print(f"{name:<8}{rate:8.1f} orders per CPU-second, {CLIENTS} clients at once")
         print(f"ratio   {found['ratio']}  (bar {BAR})\n{CROWD} clients at once: {found['crowd_failed']} orders failed")
-    return int((found["ratio"] or BAR) < BAR or found["crowd_failed"] > 0)
+    if found["ratio"] is None:
+        return int(not lacking or found["crowd_failed"] > 0)
+    return int(found["ratio"] < BAR or found["crowd_failed"] > 0)
 
 
 if __name__ == "__main__":
