@@ -140,7 +140,7 @@ class SubjectRenewal(Experiment[Parameters]):
         stage = self.stage = Rehearsal(run, self.p.rate, (), name, int(port), self.p.path)
         seen = await stage.prober.look(run.now)
         if seen.error:
-            run.skip(f"{name} has no certificate that the lab's root verifies ({seen.error}): has it a client?")
+            run.skip(f"{name} has no certificate of the lab's CA ({seen.error}): does it run an ACME client?")
         if (life := seen.not_after - seen.not_before) > LONGEST:
             run.skip(f"certificates of {name} live {life:.0f} s: join it with `--life 30`, so that it renews in time")
         async with stage.under_load():
