@@ -28,6 +28,8 @@ certificate chain is verified.
 # Import locust before any module that imports ssl, because locust patches blocking calls.
 from locust import User, between, events, task  # isort: split
 
+from locust.runners import WorkerRunner  # isort: split
+
 import itertools
 import random
 import ssl
@@ -222,6 +224,12 @@ def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     def receive(client_id: str, data: dict[str, Any], **_: Any) -> None:
         if "firstbyte" in data:
             recorder.receive(client_id, Report(**data["firstbyte"]))
+
+    @environment.events.test_stop.add_listener
+    def stop(**_: Any) -> None:
+        if isinstance(runner, WorkerRunner):
+            # Otherwise a worker reports its last requests only after the master has evaluated the test.
+            runner._send_stats()  # noqa: SLF001 - Locust has no public method that sends a report at once
 
     @environment.events.test_start.add_listener
     def start(**_: Any) -> None:
