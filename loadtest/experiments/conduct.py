@@ -30,7 +30,7 @@ from waterfall.lab import WAN, links, own_address
 RETRIES = 3
 #: Packages whose exceptions are caused by the lab (for example, a host that is down); like `OSError`, they are reported
 #: without a traceback.
-FROM_THE_LAB = {"runtime", "waterfall", "generator", "stub"}
+FROM_THE_LAB = {"runtime", "netns_engine", "waterfall", "generator", "stub"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from experiments import (
 )
 from experiments.chart import Chart, Dots, Panel
 from experiments.undo_log import Undo, UndoLog
+from runtime import LabDownError
 from tests.experiments.lab import MemoryLab
 
 
@@ -215,6 +216,20 @@ def test_a_machine_that_cannot_show_it_skips_the_run_and_says_why(tmp_path):
 
     result = run(Elsewhere, MemoryLab(), tmp_path).result
     assert (result.verdict, result.reasons) == (Verdict.SKIPPED, ["no TUN device here"])
+
+
+@pytest.mark.parametrize(
+    ("error", "traceback"),
+    [(LabDownError("ns1 does not answer"), False), (OSError("ns1 does not answer"), False), (KeyError("x"), True)],
+    ids=["a-host-is-down", "no-connection", "a-bug"],
+)
+def test_only_a_bug_prints_a_traceback(error, traceback, tmp_path, capsys):
+    class Broken(Some):
+        async def measure(self, run):
+            raise error
+
+    assert run(Broken, MemoryLab(), tmp_path).result.verdict is Verdict.INVALID
+    assert ("Traceback" in capsys.readouterr().err) is traceback
 
 
 def test_with_an_impossible_parameter_nothing_is_touched(tmp_path):
