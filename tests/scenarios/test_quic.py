@@ -78,7 +78,7 @@ def test_a_deviation_fails_its_check(deviation, check, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "deviation", [{"busy": 0.1}, {"scatter": 400.0}, {"early": False}], ids=["slow", "scattered", "early-data-refused"]
+    "deviation", [{"busy": 0.2}, {"scatter": 400.0}, {"early": False}], ids=["slow", "scattered", "early-data-refused"]
 )
 def test_a_run_on_an_unfit_machine_or_server_is_invalid(deviation, tmp_path):
     assert concluded(tmp_path, **deviation).result.verdict is Verdict.INVALID
