@@ -130,9 +130,6 @@ def test_the_ca_loses_nothing_when_it_is_killed(shell: Shell) -> None:
 def test_the_ca_is_restored_from_a_backup(shell: Shell, tmp_path: Path) -> None:
     file = str(tmp_path / "ca.tar")
     assert shell.firstbyte("pki", "backup", file).code == 0
-    (tmp_path / "damaged.tar").write_bytes(Path(file).read_bytes()[:4000])
-    refused = shell.firstbyte("pki", "restore", str(tmp_path / "damaged.tar"))
-    assert (refused.code, "the backup is incomplete" in refused.err) == (2, True), refused.err
     restored = shell.firstbyte("pki", "restore", "--discard-newer", file)
     assert restored.code == 0, restored.err
     shell.lab.up(["tools"], build=False)  # wait until the CA is healthy
