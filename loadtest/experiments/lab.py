@@ -31,7 +31,10 @@ class Lab:
         """Send one admin request from a thread; return the parsed JSON of the response."""
         return await asyncio.to_thread(self.admin.call, host, method, path, body, timeout=timeout)
 
-    async def inject(self, text: str, host: str, method: str, path: str, body: Any = None, *, undo: Undo | None) -> Any:
+    async def inject(
+        self, text: str, host: str, method: str, path: str, body: Any = None, *,
+        undo: Undo | None, timeout: float = INJECTION_TIMEOUT,
+    ) -> Any:  # fmt: skip
         """Send an admin request that changes the lab.
 
         Args:
@@ -41,13 +44,14 @@ class Lab:
             path: request path.
             body: request body, which is encoded as JSON.
             undo: request that reverses the change, stored in the undo log before the change is made; None: no reversal.
+            timeout: time-out of the request in seconds.
 
         Raises:
             OSError: the undo log could not be written, so the request was not sent.
         """
         if undo is not None:
             self.undo_log.add(undo)
-        response = await self.call(host, method, path, body, timeout=INJECTION_TIMEOUT)
+        response = await self.call(host, method, path, body, timeout=timeout)
         self.timeline.note("injection", text)
         return response
 
@@ -72,7 +76,8 @@ class Lab:
     async def fault(self, host: str, name: str, **parameters: Any) -> Undo:
         """Switch on fault *name* of *host*, until the returned `Undo` is passed to `undo` or the run ends."""
         undo = Undo(f"fault {name} of {host}", host, "DELETE", f"/admin/faults/{name}")
-        await self.inject(f"{host}: {name} on", host, "POST", f"/admin/faults/{name}", parameters, undo=undo)
+        text, path = f"{host}: {name} on", f"/admin/faults/{name}"
+        await self.inject(text, host, "POST", path, parameters, undo=undo, timeout=TIMEOUT)
         return undo
 
     @contextlib.asynccontextmanager

@@ -21,6 +21,8 @@ PRIMARY_ADDRESS = (lab_address("20.53"), 53)
 ARRIVES, POLL = 5.0, 0.05
 #: Address in all records (RFC 5737).
 ADDRESS = "192.0.2.53"
+#: A number above that of every query in a server's log.
+NEWEST = 10**12
 #: How long a client waits for an answer, in seconds.
 PATIENCE = 4.0
 #: Number of queries per name and TTL during the outage: to a resolver without serve-stale, and to one with serve-stale.
@@ -229,7 +231,7 @@ class DnsOutage(Experiment[Parameters]):
         """Query the names during the outage, and count the queries that reach the name servers."""
         following = {}
         for server in SERVERS:
-            following[server] = (await run.lab.call(server, "GET", "/admin/queries?after=0&limit=1"))["next"]
+            following[server] = (await run.lab.call(server, "GET", f"/admin/queries?limit=1&after={NEWEST}"))["next"]
         began = run.now()
         async with asyncio.TaskGroup() as group:
             counting = group.create_task(self._count(run, following))

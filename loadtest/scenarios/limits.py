@@ -187,19 +187,27 @@ class Limits(Experiment[Parameters]):
         if not self.negative:
             await run.lab.fault(to.host, "stall", ms=1000 * (self.p.stall_s + AHEAD))
             await run.until(run.now() + AHEAD + MARGIN)
-        self.queue = await open_all((to.address, PORT), self.p.rate, [Source()] * count, 15.0)
+        self.queue = await open_all((to.address, PORT), self.p.rate, [Source()] * count, 2 * self.p.stall_s + 3)
+        await self._is_up(run)
         attempts = self.p.spare + BEYOND
         run.phase(f"a process with {self.p.spare} descriptors left")
-        self.descriptors, self.begun = await run.blocking(
-            with_descriptors, (to.address, PORT), self.p.slow_rate, self.p.spare, attempts
+        self.descriptors, self.begun = await with_descriptors(
+            (to.address, PORT), self.p.slow_rate, self.p.spare, attempts
         )
+        await self._is_up(run)
         run.phase(f"one address with {self.p.spare} ports")
         window = Source(ports=(FIRST_PORT, FIRST_PORT + self.p.spare - 1))
         self.ports = await open_all((to.address, PORT), self.p.slow_rate, [window] * attempts, 10.0)
+        await self._is_up(run)
         if address_translation.tracked() is not None:
             run.phase(f"a NAT with {PORTS} ports")
             self.nat = await address_translation.exhaust(to.address, (PORT, OTHER_PORT), NAT_RATE, PORTS + BEYOND)
+            await self._is_up(run)
         await self.storms.measure(run)
+
+    async def _is_up(self, run: Run) -> None:
+        """End the run if the server's host does not answer, instead of measuring the time-outs of a dead host."""
+        await run.lab.call(self.host, "GET", "/admin/faults")
 
     # --- conclusions ------------------------------------------------------------------------------------------------
 

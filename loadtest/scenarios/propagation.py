@@ -489,6 +489,7 @@ async def _nsupdate(*commands: str) -> bool:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     async with asyncio.timeout(NSUPDATE_TIMEOUT):
         _, errors = await child.communicate(script.encode())

@@ -1,6 +1,8 @@
 """Tests for `encryption`: real processes that measure ciphers, and synthetic runs that deviate from theory."""
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -89,6 +91,18 @@ def test_a_worker_that_has_ended_is_an_error():
     with pytest.raises(OSError, match=r"ended with code|Broken pipe"):
         worker.bulk(1 << 16)
     worker.close()
+
+
+def test_a_worker_is_out_of_reach_of_ctrl_c_and_ends_during_a_measurement():
+    with Worker(ARMS[1]) as worker:
+        assert os.getpgid(worker._process.pid) != os.getpgrp()
+        with ThreadPoolExecutor() as threads:
+            measured = threads.submit(worker.bulk, 1 << 36)  # takes more than 10 s at 6 GB/s
+            with pytest.raises(TimeoutError):
+                measured.result(0.1)
+            worker.close()
+            with pytest.raises(OSError, match="ended with code"):
+                measured.result()
 
 
 async def test_a_server_answers_key_updates_on_one_connection(peers, papers):

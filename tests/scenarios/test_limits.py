@@ -169,9 +169,9 @@ async def test_each_source_port_carries_one_connection_to_a_server():
 
 
 @pytest.mark.parametrize("spare", [1, 5])
-def test_a_process_opens_as_many_connections_as_it_has_descriptors(spare):
+async def test_a_process_opens_as_many_connections_as_it_has_descriptors(spare):
     with listening() as to:
-        found, _ = with_descriptors(to, 500, spare, 8)
+        found, _ = await with_descriptors(to, 500, spare, 8)
     assert [each.error for each in found] == [""] * spare + ["EMFILE"] * (8 - spare)
 
 

@@ -100,6 +100,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 text=True,
                 bufsize=1,
+                start_new_session=True,  # Ctrl-C interrupts only the experiment, which then ends this process
             )
             #: The cipher suite that the handshake negotiated.
             self.suite = self._line()
@@ -120,7 +121,8 @@ class Worker:
         return handshake, transfer
 
     def close(self) -> None:
-        """End the measuring process."""
+        """End the measuring process, even during a measurement."""
+        self._process.kill()
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()

@@ -128,7 +128,8 @@ def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str
     # Without the lab's environment variables: they would make the name server open the admin port of this host.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FIRSTBYTE_")}
     # Its standard output announces its ports; ours is for the result.
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as child:
+    # In a session of its own, it is not interrupted by Ctrl-C.
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as child:
         try:
             end = time.monotonic() + STARTS
             while not (_answers(name, plain) and _accepts(tls)):

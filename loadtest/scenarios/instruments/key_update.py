@@ -50,7 +50,9 @@ def update_keys(to: Address, trust: Path, times: int) -> Updated:
         "-CAfile", str(trust), "-verify_return_error",
     ]  # fmt: skip
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0)
+    process = subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0, start_new_session=True
+    )
     try:
         output = _Output(process)
         output.until(partial(_counts, b"Verify return code: 0", 1))

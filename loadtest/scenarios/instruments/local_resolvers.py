@@ -149,7 +149,7 @@ async def running(programs: Sequence[Program]) -> AsyncIterator[list[Resolver]]:
                 with (folder / "log").open("wb") as log:
                     command = program.command(folder, port, stale=stale)
                     child = await asyncio.create_subprocess_exec(
-                        *command, stdout=log, stderr=log, cwd=folder, env=environment
+                        *command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
                     )
                 children.append(child)
                 name = f"{program.name}, serve-stale" if stale else program.name

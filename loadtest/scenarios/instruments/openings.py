@@ -8,7 +8,6 @@ import os
 import resource
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -68,7 +67,7 @@ async def open_all(to: tuple[str, int], rate: float, sources: Sequence[Source], 
     return sorted(opened, key=lambda each: each.at)
 
 
-def with_descriptors(to: tuple[str, int], rate: float, spare: int, count: int) -> tuple[list[Opening], int]:
+async def with_descriptors(to: tuple[str, int], rate: float, spare: int, count: int) -> tuple[list[Opening], int]:
     """Open connections in a child process that can open only *spare* more descriptors.
 
     Returns:
@@ -78,10 +77,17 @@ def with_descriptors(to: tuple[str, int], rate: float, spare: int, count: int) -
         OSError: the process failed.
     """
     words = [sys.executable, "-m", "scenarios.instruments.openings", *map(str, (*to, rate, spare, count))]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode:
-        raise ChildProcessError(done.stderr.strip().splitlines()[-1] if done.stderr else "the process failed")
-    found = json.loads(done.stdout)
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=pipe, start_new_session=True)
+    try:
+        out, errors = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode:
+        raise ChildProcessError(errors.decode().strip().splitlines()[-1] if errors else "the process failed")
+    found = json.loads(out)
     return [Opening(**each) for each in found["openings"]], found["begun"]
 
 
