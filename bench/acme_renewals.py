@@ -83,7 +83,7 @@ async def measure(renewals: int, lifetime: float) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run all renewals; return 1 if one of them was missed."""
+    """Run all renewals; return 1 if any of them was missed."""
     parser = argparse.ArgumentParser(prog="acme_renewals", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--renewals", type=int, default=10_000, help="(default 10000)")
     parser.add_argument("--lifetime", type=float, default=300.0, help="of certificates, in seconds (default 300)")

@@ -76,9 +76,9 @@ def query(qname: Name, qtype: int, known: Known, *, edns: bool, mixed_case: bool
     Args:
         qname: the name.
         qtype: the record type.
-        known: statistics of the server; the first query stores a new client cookie in them.
+        known: what has been recorded about the server; the first query also stores a new client cookie there.
         edns: whether to send an OPT record, with a cookie.
-        mixed_case: whether to randomise the case of the name, unless the server is known to change the case in replies.
+        mixed_case: whether to randomise the case of the name, unless the server is known not to preserve it in replies.
     """
     option = b""
     if edns:

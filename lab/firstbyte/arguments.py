@@ -106,7 +106,7 @@ def clients(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """Parse a TCP port other than that of the admin server."""
+    """Parse a TCP port; reject the admin server's port."""
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 65_535 or int(text) == ADMIN_PORT:
         raise ArgumentTypeError(f"expected a port from 1 to 65535 other than {ADMIN_PORT}, got {text!r}")
     return int(text)

@@ -37,11 +37,13 @@ class NotServingError(LabError):
 
 
 def join(args: argparse.Namespace) -> int:
-    """Start a subject, publish its address in DNS, and wait until it serves; on any failure, remove everything again.
+    """Start a subject (a program under test), publish its address in DNS, and wait until it is serving.
+
+    On any failure, undo everything.
 
     Raises:
-        UsageError: the name, the address, the region or the program is wrong; nothing was started.
-        NotServingError: the subject ended or does not serve.
+        UsageError: the name, the address, the region or the program is invalid; nothing was started.
+        NotServingError: the subject exited or is not serving.
     """
     if bool(args.words) == bool(args.container):
         raise UsageError("expected an image, --container NAME or, in namespaces, -- COMMAND")

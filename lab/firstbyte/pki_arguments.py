@@ -19,7 +19,7 @@ Verb = Callable[..., argparse.ArgumentParser]
 
 
 def add_pki(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command ``pki``; *add* adds a command to the parser of the command line."""
+    """Add the ``pki`` command; *add* registers a command with the command-line parser."""
     pki = add(
         "pki",
         "operate the certificate authority",

@@ -52,7 +52,7 @@ def is_ascii() -> bool:
 
 
 def console() -> Console:
-    """Return a console that writes no escape codes to pipes, to dumb terminals or if ``NO_COLOR`` is set."""
+    """Return a console that omits escape codes if the output is a pipe or a dumb terminal, or ``NO_COLOR`` is set."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in {"dumb", "unknown"}
     return Console(highlight=False, color_system=None if plain else "auto", force_terminal=False if plain else None)
 

@@ -35,7 +35,7 @@ def mounts(template: Service, host: str) -> tuple[Mount, ...]:
 
 
 def volume(host: str) -> str:
-    """Return the name of the volume of the joined *host*."""
+    """Return the volume name for *host*, a host that has joined the lab."""
     return f"{TEMPLATE}-{host}"
 
 

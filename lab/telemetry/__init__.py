@@ -1,6 +1,7 @@
-"""Telemetry of every service: metrics, health, faults, a clock, JSON logs and the admin port.
+"""Telemetry shared by all services: metrics, health, faults, a clock, JSON logs and the admin port.
 
-The package uses only the standard library, because every import costs start-up time and memory in twenty processes.
+Uses only the standard library, because every import costs start-up time and memory in each of the lab's twenty or so
+processes.
 """
 
 from telemetry import log

@@ -130,7 +130,10 @@ class DnsOutage(Experiment[Parameters]):
         return ttl_s + 1 / self.p.rate
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: start of the resolvers, filling of caches, outage, lossy link."""
+        """Return the expected duration in seconds.
+
+        It is the sum of the phases: resolver start-up, cache warm-up, outage, and lossy link.
+        """
         outage_s = self._cycle(self.longest) + self.longest + AFTER + PATIENCE
         return 4 + NOTICE + PATIENCE / 2 + outage_s + self.p.queries / RATE + self.p.tries * TRY
 

@@ -106,7 +106,7 @@ class Omission(Experiment[Parameters]):
         self.closed: list[Sample] = []
         self.failed = 0
         self.lag = 0.0
-        #: Start of the loads and of the stall, in seconds since the start of the run.
+        #: Times at which the load generators started and the stall began, in seconds since the start of the run.
         self.began = self.stalled = 0.0
         self.host = ""
 
@@ -200,7 +200,10 @@ class Omission(Experiment[Parameters]):
         found.chart(self._percentiles(loops))
 
     def _drain(self, usual: float) -> float:
-        """Return how many seconds after the stall the open loop's last request from before its end was answered."""
+        """Return the time from the end of the stall to the last response to an open-loop request sent before that end.
+
+        The result is in seconds and excludes *usual*, the latency without a stall.
+        """
         end = self.stalled - self.began + self.p.stall_s
         answered = [at + latency for at, latency in self.open if at < end]
         return max(0.0, max(answered, default=end) - usual - end)

@@ -48,8 +48,8 @@ BUSY = 0.1
 ERRORS = 4.0
 #: Tolerance of the median number of responses that one lost packet delays, if each has its own stream or connection.
 APART = 0.5
-#: Minimum number of pages per way that were delayed by exactly one lost packet.  If chance gives fewer, up to twice as
-#: many pages are loaded.
+#: Minimum number of page loads, per loading method, that are delayed by exactly one lost packet.  If random loss delays
+#: fewer, up to twice as many pages are loaded.
 ENOUGH = 6
 #: Smallest factor by which one lost packet delays more responses over HTTP/2 than over HTTP/3.
 FACTOR = 2.0
@@ -145,9 +145,9 @@ class Quic(Experiment[Parameters]):
         #: Milliseconds to the first byte, by kind of connection and round-trip time.
         self.ttfb: dict[tuple[str, float], list[float]] = defaultdict(list)
         self.early: list[bool] = []
-        #: Loaded pages by way and share of lost packets.
+        #: Page loads, keyed by loading method and fraction of lost packets.
         self.pages: dict[tuple[str, float], list[Page]] = defaultdict(list)
-        #: Packets of a new connection, and of one with early data.
+        #: Decoded packets of a new connection, and of a connection resumed with early data.
         self.packets: list[dict[str, Any]] = []
         #: For each change of address: milliseconds of the next request, and whether the server saw a new address.
         self.moved: list[tuple[float, bool]] = []
@@ -218,7 +218,7 @@ class Quic(Experiment[Parameters]):
                     await client.get(to.host, "/whoami")
                     await client.ping()  # the ticket has arrived
                     port = client.port
-                await asyncio.sleep(self.p.page_rtt_ms / 1000)  # the CONNECTION_CLOSE frame crosses the network
+                await asyncio.sleep(self.p.page_rtt_ms / 1000)  # allow time for CONNECTION_CLOSE to arrive
             self.packets.append(dissect_quic(frames.recording, (here, port), (to.address, to.port)))
 
     @staticmethod

@@ -240,10 +240,10 @@ class Snapshots(Experiment[Parameters]):
         run.findings.check_near(run.findings.row(name, counted / self.dropped), ACCOUNT)
 
     def _in_time(self, run: Run) -> None:
-        """Add validity gates for the delays that the machine itself adds when snapshots are sent and delivered.
+        """Add validity gates for the delay that the machine itself adds to sending and delivering snapshots.
 
-        Over UDP nothing else delays a snapshot.  The limits follow from the checks of the ages, so that a busy machine
-        makes the run invalid before it makes a check fail.
+        Over UDP, nothing else delays a snapshot.  The limits are derived from the checks of snapshot ages, so that an
+        overloaded machine invalidates the run before it can fail a check.
         """
         sent, delivered, slowest = 0.0, 0.0, 0.0
         for arm in self.players:

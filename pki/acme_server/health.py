@@ -47,6 +47,9 @@ def store(failure: str) -> Finding:
 
 
 def revocation_list(now: float, next_update: float) -> Finding:
-    """Check the CRL: after its nextUpdate, clients that require a current CRL reject every certificate."""
+    """Check that the CRL has not passed its nextUpdate.
+
+    Once it has, clients that require a current CRL reject every certificate.
+    """
     left = next_update - now
     return Finding("crl", left > 0, f"{left:.0f} s to nextUpdate" if left > 0 else f"ended {-left:.0f} s ago")

@@ -35,8 +35,8 @@ class RevocationList:
         self.number = 0
         #: The CRL in DER, and its entity tag; empty before the first call of `renew_if_due`.
         self.der, self.etag = b"", ""
-        #: End of the certificate (seconds since the epoch) and encoded entry, by serial number; None until they are
-        #: read from the store.
+        #: Certificate expiry (seconds since the epoch) and encoded CRL entry, keyed by serial number; None until loaded
+        #: from the store.
         self._entries: dict[int, tuple[float, bytes]] | None = None
         self._changed = True
 

@@ -80,7 +80,7 @@ class IssuanceLog:
         self._write([(now, event, {**facts(certificate), "names": list(names), "account": account})])
 
     def add(self, now: float, certificate: Mapping[str, object], names: Iterable[str], account: str | None) -> None:
-        """Add an entry to those that `flush` writes; until then, the certificate must not leave the CA.
+        """Queue an entry for the next `flush`; the certificate must not leave the CA until the entry has been flushed.
 
         Args:
             now: time of issuance, in seconds since the epoch.
@@ -91,7 +91,7 @@ class IssuanceLog:
         self._pending.append((now, ISSUED, {**certificate, "names": list(names), "account": account}))
 
     def flush(self) -> None:
-        """Write all added entries; they are on disk when the method returns.
+        """Write all queued entries; they are on disk when the method returns.
 
         Raises:
             LogError: the entries cannot be written; they are discarded, and their certificates must not be used.

@@ -57,7 +57,7 @@ def issue_crl(
 
 
 def sign_crl(issuer: Issuer, entries: bytes, number: int, now: float, lifetime: float, backdate: float = 0.0) -> bytes:
-    """Return the same as `issue_crl`, in DER; *entries* are concatenated results of `encode_entry`."""
+    """Like `issue_crl`, but return DER; *entries* is the concatenated output of `encode_entry`."""
     key = authority_key_identifier(issuer.key.public_key()).public_bytes()
     extensions = _extension(_AUTHORITY_KEY, key) + _extension(_NUMBER, der.integer(number))
     content = (
@@ -66,7 +66,8 @@ def sign_crl(issuer: Issuer, entries: bytes, number: int, now: float, lifetime: 
         + issuer.certificate.subject.public_bytes()
         + der.time(int(now - backdate))
         + der.time(int(now + lifetime))
-        + (der.tlv(der.SEQUENCE, entries) if entries else b"")  # an empty list is absent (section 5.1.2.6)
+        # revokedCertificates must be omitted if it would be empty (RFC 5280, section 5.1.2.6)
+        + (der.tlv(der.SEQUENCE, entries) if entries else b"")
         + der.tlv(_EXTENSIONS, der.tlv(der.SEQUENCE, extensions))
     )
     return issuer.signed(der.tlv(der.SEQUENCE, content))

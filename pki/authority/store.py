@@ -444,7 +444,7 @@ class Store:
         return before
 
     def revoked(self, after: float, issuer: str) -> list[tuple[float, Revoked]]:
-        """Return the revoked certificates of one issuer that expire after *after*, each with its end.
+        """Return the issuer's revoked certificates that expire later than *after*, each with its expiry time.
 
         Args:
             after: time in seconds since the epoch.

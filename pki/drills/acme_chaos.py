@@ -63,7 +63,7 @@ class PunctualClient(AcmeClient):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        #: Time before which no request may be sent, by the clock of the event loop; 0 if the CA did not ask to wait.
+        #: Event-loop time before which no request may be sent; 0 if the CA did not ask the client to wait.
         self._not_before = 0.0
         #: Number of responses with Retry-After, and by how many seconds the next request was early, if it was.
         self.asked, self.early = 0, list[float]()

@@ -10,7 +10,7 @@ from drills.lifetimes import NOMINAL_DAYS, Scale, renew, renewal_when_undone, sh
 from drills.rehearsal import HOST, Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: Clock skews that are tested, in nominal days.  `NOMINAL_DAYS` nominal days are one certificate lifetime ("1 life"),
+#: Clock skews to test, in nominal days.  One certificate lifetime (shown as "1 life") is `NOMINAL_DAYS` nominal days,
 #: which the drill scales down to seconds.
 SKEWS = {"1 h": 1 / 24, "1 d": 1.0, "1 life": NOMINAL_DAYS}
 CLIENT, SERVER, CA = "client", "server", "CA"

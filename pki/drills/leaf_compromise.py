@@ -163,7 +163,10 @@ class LeafCompromise(Drill[Parameters]):
         incident.revoked = set(answer["revoked"])
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check the attacker's exposure, the CA's responses, and that no request by the partner or others was lost."""
+        """Check how long the attacker could use the key, and how the CA responded.
+
+        Also check that no request by the partner or by any other client was lost.
+        """
         stage.gates(self.began)
         check, row, incidents = run.findings.check, run.findings.row, self.incidents
         early = sorted({t.error for i in incidents for t in i.attacker.tried if t.error and t.at < i.at})

@@ -96,13 +96,13 @@ class MassRevocation(Drill[Parameters]):
         self.fleet: list[Host] = []
         #: Number of hosts that should poll renewal information; they are the first ones of the fleet.
         self.pollers = round(parameters.hosts * parameters.polling)
-        #: Serial number of each host's recalled certificate, by the host's name.
+        #: Serial number of each host's recalled certificate, keyed by host name.
         self.old: dict[str, int] = {}
-        #: Serial number of the certificate that each host uses at the end, by the host's name.
+        #: Serial number of the certificate that each host uses when the drill ends, keyed by host name.
         self.using: dict[str, int] = {}
         #: Time of the recall, in seconds on the run's timeline.
         self.recalled = math.inf
-        #: Names with recalled certificates, as reported by the CA when the second deadline passes.
+        #: Names whose certificates had not been replaced when the five-day deadline passed, as the CA reports them.
         self.outstanding: list[str] = []
         #: Serial numbers in the CRL after the revocation.
         self.crl: set[int] = set()

@@ -141,7 +141,10 @@ class OneNameFails(Drill[Parameters]):
         self.ended = run.now()
 
     def _create(self, run: Run, stage: Rehearsal, fleet: Fleet) -> None:
-        """Create a host for each name (in the control: one host for all names), with a certificate of half its life."""
+        """Create one host per name, each with a certificate that is halfway through its lifetime.
+
+        In the control run, create one host for all names.
+        """
         issued = fleet.now() - AGE * self.p.life
         self.not_after = stage.at(issued + self.p.life)
         causes = [*PROBLEMS, *[""] * HEALTHY]

@@ -141,7 +141,7 @@ class PoolRotation(Rollover[Parameters]):
         stop, began = asyncio.Event(), run.now()
         slow = Load(Target(NAME, 443, f"/delay/{SLOW_MS}", TRUST_ANCHOR), SLOW / LEAD, kinds=("fresh",))
         sending = asyncio.create_task(slow.run(stop))
-        await asyncio.sleep(LEAD)  # the requests reach the origin
+        await asyncio.sleep(LEAD)  # wait until the requests have reached the origin
         stop.set()
         begin = run.now()
         await renew(run, HOST)

@@ -76,7 +76,7 @@ class Rollover(Drill[P]):
         self.steps: list[Step] = []
         #: Issuer of the leaf that each server presents after the last step, by DNS name; "" if it presents none.
         self.presented: dict[str, str] = {}
-        #: Name of the issuing CA before the rotation, and after it.
+        #: Names of the issuing CA before and after the rotation.
         self.old_issuer = self.new_issuer = ""
         #: Times at which the clients of the load adopted a new trust bundle, in seconds on the run's timeline.
         self.adopted: list[float] = []

@@ -223,7 +223,7 @@ class SubjectRenewal(Experiment[Parameters]):
 
     @staticmethod
     def _complaint(life: Life) -> str:
-        """Return what is wrong with one renewal, and what to change; "" if it was served in time."""
+        """Describe what went wrong with a renewal and how to fix it; return "" if it was served in time."""
         if life.served is not None:
             late = life.served - (life.issued if life.written is None else life.written)
             return "" if late <= PROMPT else f"{life.serial[:8]} was served {late:.1f} s after it was written"

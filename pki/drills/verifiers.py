@@ -21,7 +21,7 @@ from monitor.openssl import Prober
 
 #: Time-out of one verifier, in seconds.
 TIMEOUT = 15.0
-#: Reason that is returned if a verifier does not end in time, which says nothing about the chain.
+#: Reason returned if a verifier does not finish in time; a time-out says nothing about whether the chain is valid.
 NO_VERDICT = f"no verdict within {TIMEOUT:g} s"
 #: One verifier for each library, in addition to `IN_PROCESS`.
 BY_LIBRARY = ("openssl s_client", "GnuTLS certtool")

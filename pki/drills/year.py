@@ -1,4 +1,7 @@
-"""Drill `year`: a year with 47-day certificates in two minutes under load, and a calendar of all certificates."""
+"""Drill `year`: simulates a year of 47-day certificates in two minutes under load.
+
+The report contains a calendar of every certificate that was issued.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

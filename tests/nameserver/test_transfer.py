@@ -260,7 +260,7 @@ def received(zone: Zone) -> list[str]:
 
 
 LABELS = st.sampled_from(["a", "b", "a.b", "Upper.b", "long" * 12])
-#: TXT records can contain the bytes of another record, and make messages exceed their target size.
+#: Data of a TXT record that is large enough to push a message over its target size.
 LONG = "TXT" + (" " + "y" * 249) * 128
 RECORDS = st.tuples(LABELS, st.sampled_from(["A 192.0.2.1", "A 192.0.2.2", "TXT x", LONG, "MX 1 a"]))
 ZONES = st.lists(RECORDS, max_size=12, unique=True)

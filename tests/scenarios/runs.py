@@ -1,4 +1,4 @@
-"""Scenario runs without a lab, and the names of their failed checks."""
+"""Helpers that run scenarios without a lab and return the names of the checks that failed."""
 
 from pathlib import Path
 

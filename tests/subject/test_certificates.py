@@ -1,4 +1,4 @@
-"""Tests for the search for certificates in a subject's folder."""
+"""Tests for finding certificates in the folder of a subject (a program that has joined the lab)."""
 
 import os
 from pathlib import Path

@@ -17,7 +17,7 @@ QUIET = 0.4
 
 @dataclass(slots=True)
 class Ledger:
-    """The numbers of the responses of an exchange, in order of arrival."""
+    """Records the order in which the responses of an exchange arrive, by request number."""
 
     #: Number of queries sent; they are numbered from 0.
     sent: int

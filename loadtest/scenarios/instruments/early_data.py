@@ -32,9 +32,9 @@ class EarlyDataError(OSError):
 class Found:
     """The outcome of early data and of its replay."""
 
-    #: Round trips until the client has the response, without the one of TCP.
+    #: Number of round trips until the client has the response, excluding the TCP handshake.
     round_trips: int
-    #: The same if the session is resumed without early data.
+    #: Number of round trips until the client has the response if the session is resumed without early data.
     round_trips_without: int
     #: Number of times that a server which accepts each ticket once reads the request, which is sent and then replayed.
     executed: int
@@ -136,7 +136,11 @@ class _Site:
         return ffi.gc(lib.SSL_get1_session(client.ssl), lib.SSL_SESSION_free)
 
     def ask(self, *, early: bool) -> tuple[int, bytes]:
-        """Resume a session and send the request; return the round trips until the response, and the first flight."""
+        """Resume a session and send the request; return the round trips needed and the client's first flight.
+
+        The number of round trips includes the one that delivers the response.  The first flight is what the client
+        sent before it received anything, as bytes on the wire.
+        """
         client, server = self.connect(self.ticket())
         if early:
             client.write(REQUEST, early=True)

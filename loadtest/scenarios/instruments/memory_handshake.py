@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from wireformat.tls import TlsConnection
 
 NAME = "server.test"
-#: Key types that every supported OpenSSL version has; all certificates of a chain have the same key type.
+#: Key types available in every supported OpenSSL version; all certificates of a chain use the same key type.
 KEYS = ("ECDSA P-256", "RSA 2048")
 #: Post-quantum key types (FIPS 204); they need OpenSSL 3.5 or later.
 POST_QUANTUM_KEYS = ("ML-DSA-44", "ML-DSA-65")

@@ -65,7 +65,7 @@ class Pages(ABC, Generic[T]):
 
 
 class _TcpPages(Pages[T]):
-    """Base class of pages over TCP, whose connections block and therefore run in threads."""
+    """Base class for page loads over TCP; they use blocking sockets, so each connection runs in its own thread."""
 
     #: Protocol to offer in ALPN; "" for none.
     alpn = ""

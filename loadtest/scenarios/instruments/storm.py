@@ -1,4 +1,4 @@
-"""The reconnect storm of scenario `limits`: below and above its tipping point, and with four cures."""
+"""Measures the reconnect storm of scenario `limits` below and above its tipping point, and with four mitigations."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from experiments import Chart, Curve, Moment, Panel, Quantity, Run
 from scenarios.instruments.reconnecting import DEEP, Clients, Served, Server
 from theory import reconnect
 
-#: How long a storm without a cure is observed, as a multiple of the clients' time-out.
+#: How long a reconnect storm is observed when no mitigation is enabled, as a multiple of the clients' time-out.
 WATCH = 8.0
-#: Maximum duration of a storm with a cure, as a multiple of the clients' time-out.
+#: Maximum duration of a reconnect storm when a mitigation is enabled, as a multiple of the clients' time-out.
 CURE = 40.0
 #: Exponential back-off: upper bound of the first pause, as a multiple of the clients' time-out.
 BASE = 2.0
@@ -29,9 +29,10 @@ SIMULATED = 60
 COUNTS = 0.25
 #: Tolerances for a time: relative, and absolute in seconds; the larger one applies.
 CLOSE, CLOSE_S = 0.15, 0.15
-#: Validity gate: maximum delay of the server relative to its schedule, as a share of the clients' time-out.
+#: Validity gate: maximum delay of the server relative to its schedule, as a fraction of the clients' time-out.
 LATE = 0.25
-#: Validity gate: maximum 99th percentile of the clients' delays, as a share of their time-out.
+#: Validity gate: maximum 99th percentile of how late clients run against their schedule, as a fraction of their
+#: time-out.
 LAG = 0.3
 
 Pause = Callable[[int], float]
@@ -43,7 +44,7 @@ class Arm:
 
     name: str
     clients: int
-    #: Time in seconds after which a client gives up an attempt.
+    #: Time in seconds after which a client abandons an attempt.
     timeout: float
     #: End of the observation in seconds.
     until: float
@@ -74,7 +75,7 @@ def _refused(rng: Callable[[], float]) -> Pause:
 
 
 class Storms:
-    """Measures storms of growing size, then the cures on the largest.
+    """Measures storms of growing size, then the mitigations, each on the largest storm.
 
     Args:
         capacity: handshakes per second of the server.
@@ -138,7 +139,7 @@ class Storms:
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Measure each storm against its own server process; a negative control leaves out the storms with a cure."""
+        """Measure each storm against its own server process; a negative control omits the storms with a mitigation."""
         for arm in self.plain if run.negative else self.arms:
             run.phase(f"a reconnect storm: {arm.name}")
             with Server(self.capacity, arm.backlog or DEEP, arm.admit) as server:
