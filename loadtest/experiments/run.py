@@ -89,7 +89,14 @@ class Run:
 
     async def blocking(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Call a blocking function in a thread; return its result.  An interrupt takes effect when the call returns."""
-        return await asyncio.to_thread(function, *arguments, **named)
+        call = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait({call})  # else the thread could change the lab after the run has undone its injections
+            if not call.cancelled():
+                call.exception()  # marks an exception as seen; the interrupt is reported instead
+            raise
 
     def skip(self, why: str) -> None:
         """End the run with the verdict "skipped"; *why* explains why this machine cannot run the experiment.

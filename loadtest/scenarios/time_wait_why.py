@@ -108,7 +108,7 @@ class TimeWaitWhy(Experiment[Parameters]):
             await run.recorders.start(to.host)
         client = Client(run.lab.admin, to.name, to.address, self.rtt)
         await run.blocking(self._one, run, client, to.address)
-        await run.blocking(self._all, run, client)
+        await self._all(run, client)
 
     def _one(self, run: Run, client: Client, server: str) -> None:
         """Capture all packets of one connection, for the ladder diagram."""
@@ -118,7 +118,7 @@ class TimeWaitWhy(Experiment[Parameters]):
             port = client.lose_reset(wait) if self.negative else client.lose_last_ack(wait)[0]
         self.packets = ladders.tcp_packets(frames, (here, port), (server, PORT))
 
-    def _all(self, run: Run, client: Client) -> None:
+    async def _all(self, run: Run, client: Client) -> None:
         wait = recovery.timeout_s(self.rtt) + PATIENCE
         closed: list[tuple[int, str]] = []
         aborted: list[int] = []
@@ -127,15 +127,17 @@ class TimeWaitWhy(Experiment[Parameters]):
         with client.capture(min(600.0, 60 + 2 * self.duration())):
             run.phase("the last acknowledgement is lost")
             for _ in range(self.p.repeats):
-                ended = (client.lose_reset(wait), "") if self.negative else client.lose_last_ack(wait)
-                closed.append(ended)
+                if self.negative:
+                    closed.append((await run.blocking(client.lose_reset, wait), ""))
+                else:
+                    closed.append(await run.blocking(client.lose_last_ack, wait))
             run.phase("the reset of an abort is lost")
-            aborted += [client.lose_reset(wait) for _ in range(self.p.repeats)]
+            aborted += [await run.blocking(client.lose_reset, wait) for _ in range(self.p.repeats)]
             run.phase("an old request arrives in TIME-WAIT")
-            refused += [client.replay_after_close(AFTER_CLOSE) for _ in range(self.p.repeats)]
+            refused += [await run.blocking(client.replay_after_close, AFTER_CLOSE) for _ in range(self.p.repeats)]
             run.phase("an old request arrives in a new connection")
             begin = run.now()
-            renewed += [client.replay_into_new(INTO_NEW) for _ in range(self.p.repeats)]
+            renewed += [await run.blocking(client.replay_into_new, INTO_NEW) for _ in range(self.p.repeats)]
             self.span = (begin, run.now())
         seen = client.segments()
         self.lost = [Ending(port, _of(seen, port), state=state) for port, state in closed]

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -151,6 +152,23 @@ def test_ctrl_c_while_an_earlier_run_is_undone_stops_the_run_but_not_the_undoing
     result = run(Some, lab, tmp_path).result
     assert (result.verdict, result.rows, lab.untouched) == (Verdict.INVALID, [], True)
     assert not (tmp_path / ".undo.json").exists()
+
+
+def test_after_ctrl_c_a_blocking_call_returns_before_its_changes_are_undone(tmp_path):
+    lab = MemoryLab()
+
+    def switch_on_late():
+        ctrl_c()
+        time.sleep(0.2)  # the interrupt has been processed, and the fault is not yet switched on
+        lab.call("edge", "POST", "/admin/faults/late")
+
+    class Late(Some):
+        async def measure(self, run):
+            run.lab.undo_log.add(Undo("fault late of edge", "edge", "DELETE", "/admin/faults/late"))
+            await run.blocking(switch_on_late)
+
+    outcome = run(Late, lab, tmp_path)
+    assert (outcome.result.verdict, lab.untouched) == (Verdict.INVALID, True)
 
 
 def test_a_second_ctrl_c_does_not_stop_the_undoing(tmp_path):
