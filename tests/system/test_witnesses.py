@@ -4,9 +4,12 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from scenarios.flow_control import PAYLOAD
+from tests import judges
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
@@ -141,3 +144,38 @@ def test_ss_and_our_metrics_count_the_same_sockets(shell: Shell) -> None:
     assert int(theirs) >= 3
     assert int(theirs) == kernel[0]
     assert ours == pytest.approx(int(theirs), abs=1)
+
+
+def test_iperf3_measures_the_throughput_that_theory_predicts(shell: Shell) -> None:
+    if shell.lab.runtime != "netns":
+        pytest.skip("covered on netns, where every host can run iperf3")
+    judges.require("iperf3")
+    rate = 8_000_000
+    theirs = 0.0
+    shell.lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": 40, "rate_bps": rate})
+    try:
+        for _ in range(3):  # retry, because a busy machine may slow a transfer down
+            theirs = max(theirs, iperf3(shell))
+            if theirs == pytest.approx(rate * PAYLOAD, rel=CLOSE):
+                break
+    finally:
+        shell.lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": LONG, "rate_bps": None})
+    assert theirs == pytest.approx(rate * PAYLOAD, rel=CLOSE)
+
+
+def iperf3(shell: Shell) -> float:
+    """Return the throughput from the host `news` to the host `client` in bit/s, as measured by iperf3."""
+    # A loop, because the server needs a moment to listen; the exit code is 0 even if the connection was refused.
+    script = (
+        "for i in $(seq 100); do "
+        "found=$(iperf3 --client news.example.com --reverse --time 2 --omit 1 --json); "
+        'case $found in *sum_received*) break;; esac; sleep 0.1; done; echo "$found"'
+    )
+    with ThreadPoolExecutor() as threads:
+        server = ("iperf3", "--server", "--one-off", "--idle-timeout", "20")
+        running = threads.submit(shell.firstbyte, "exec", "news", "--", *server)
+        answer = shell.firstbyte("exec", "client", "--", "sh", "-c", script)
+        assert "sum_received" in answer.out, answer
+        assert running.result().code == 0
+    throughput: float = json.loads(answer.out)["end"]["sum_received"]["bits_per_second"]
+    return throughput
