@@ -2,11 +2,11 @@
 
     python bench/acme_orders.py [--orders 400] [--rounds 3] [--json]
 
-Both servers validate every order through our name server and a small web server, in alternating rounds. Pebble's
-artificial delays and random nonce rejections are disabled. Every client has its own account and TLS connection, made
-before the CPU time is measured. A round in which an order fails does not count. A last round with 250 clients counts
-how many orders fail on our server. Requires Pebble (Debian package `pebble`); if it is missing, only our server is
-measured.
+Both servers validate every order through our name server and a small web server. Rounds alternate between the servers.
+Pebble's artificial delays and random nonce rejections are disabled. Every client has its own account and TLS
+connection, created before the CPU time is measured. A round in which an order fails does not count. A final round with
+250 clients counts how many orders fail on our server. Requires Pebble (Debian package `pebble`); if it is missing, only
+our server is measured.
 """
 
 import argparse
@@ -50,8 +50,8 @@ ATTEMPTS = 3
 #: Time after which an order counts as failed, in seconds.
 ORDER_TIMEOUT = 20.0
 ZONE = "$TTL 3600\n@ IN SOA ns h 1 7200 1800 1209600 300\n@ IN NS ns\n* IN A 127.0.0.1\n"
-#: Function that starts a server in a folder, with the ports of its name server and of the web server for http-01; the
-#: context yields the process ID and the directory URL.
+#: Context manager that starts a server. Its arguments are a folder, the port of the name server, and the port of the
+#: web server for http-01; it yields the process ID and the directory URL.
 Server = Callable[[Path, int, int], AbstractContextManager[tuple[int, str]]]
 _numbers = itertools.count()
 
@@ -143,8 +143,8 @@ async def load(pid: int, directory: str, answers: dict[str, str], clients: int, 
     """Run *orders* orders in total with *clients* concurrent clients.
 
     Returns:
-        How many orders succeeded, how many failed, and the CPU time that the server *pid* used for them, in seconds;
-        the time for TLS handshakes and new accounts, before the first order, is not included.
+        The number of orders that succeeded, the number that failed, and the CPU time that the server *pid* used for
+        them, in seconds. The CPU time excludes TLS handshakes and new accounts, which precede the first order.
     """
     results: list[bool] = []
     remaining = iter(range(orders))

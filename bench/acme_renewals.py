@@ -3,8 +3,8 @@
     python bench/acme_renewals.py [--renewals 10000] [--lifetime 300] [--json]
 
 Each host renews when two thirds of the lifetime have passed; the times are spread evenly over one lifetime, as after
-months of operation. A renewal is a complete http-01 order against our ACME server over HTTPS. It is missed if it fails,
-or ends after the old certificate has expired. 100 connections serve all hosts.
+months of operation. A renewal is a complete http-01 order against our ACME server over HTTPS. A renewal is missed if it
+fails, or if it ends after the old certificate has expired. All hosts share 100 connections.
 """
 
 import argparse
@@ -32,7 +32,7 @@ async def renew(directory: str, answers: dict[str, str], renewals: int, lifetime
     """Renew *renewals* certificates within *lifetime* seconds.
 
     Returns:
-        For each renewal, the time from when it was due to when it was done, in seconds; None if it failed.
+        For each renewal, the time from when it was due until it was complete, in seconds; None if it failed.
     """
     delays: list[float | None] = []
     numbers = iter(range(renewals))

@@ -1,9 +1,9 @@
-"""Compares leaves that the CA builds, lints, signs and logs per CPU-second with the signatures of ``openssl speed``.
+"""Compares the CA's rate of issuance (leaves built, linted, signed and logged per CPU-second) with ``openssl speed``.
 
     python bench/pki_leaves.py [--leaves 20000] [--rounds 3] [--json]
 
-Every leaf has its own name and one of a hundred P-256 keys.  As in the server, one write of the issuance log serves all
-leaves that are issued at the same time, here 50.  The rounds of both alternate.
+Every leaf has its own name and one of a hundred P-256 keys.  As in the server, all leaves that are issued at the same
+time, here 50, are logged with one write.  Rounds alternate between the CA and OpenSSL.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from authority.issuance_log import audit
 from authority.profiles import PEER
 from telemetry import Telemetry
 
-#: Minimum ratio of our leaves to OpenSSL's signatures.
+#: Target: minimum ratio of our leaves to OpenSSL's signatures, both per CPU-second.
 BAR = 0.3
-#: Number of leaf certificates logged per write; equal to the number of clients in `acme_orders`.
+#: Number of leaves that are logged with one write: the same as the number of clients in `acme_orders`.
 BATCH = 50
 URLS = Urls("http://ca.example.com/crl/1.crl", "http://ca.example.com/issuer/1.cer", "http://ca.example.com/ocsp/1")
 
@@ -58,7 +58,7 @@ def ours(folder: Path, leaves: int) -> float:
 
 
 def by_openssl() -> float:
-    """Return the number of P-256 signatures per second of ``openssl speed``, which measures in CPU time."""
+    """Return the number of P-256 signatures per CPU-second, as measured by ``openssl speed``."""
     command = ["openssl", "speed", "-seconds", "1", "ecdsap256"]
     done = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if (found := re.search(r"nistp256\)\s+\S+s\s+\S+s\s+([\d.]+)", done)) is None:
