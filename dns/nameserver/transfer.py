@@ -20,8 +20,8 @@ from nameserver.zone import Zone, kind
 MESSAGE = 32_768
 #: Number of RRsets that are encoded at a time.
 GROUP = 256
-#: Maximum number of records in a change that `revise` applies to encoded messages. For each of them, it searches all
-#: messages, which takes about 0.3 ms for a zone with 100,000 names.
+#: Maximum number of records in a change that `revise` applies to encoded messages. It searches all messages for each of
+#: these records, which takes about 0.3 ms per record for a zone with 100,000 names.
 MAX_REVISED = 64
 #: Compression pointer to the name in the question, the apex: every owner name is or ends with this pointer.
 _APEX = b"\xc0\x0c"

@@ -264,7 +264,7 @@ class Zone:
     def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes], added: Iterable[Name]) -> "Zone":
         """Return a version with *rrsets*, which differ from this version only in *questions* and the SOA record.
 
-        The owner names in *added* are stored in their case.
+        The owner names in *added* keep their upper-case letters.
 
         If there are few questions and none changes a delegation or DNAME, only the names in *questions* are checked,
         and the sets of cuts and DNAMEs are shared with this version. This makes a change to a large zone cheap.
@@ -280,7 +280,7 @@ class Zone:
     def _respelled(
         self, rrsets: dict[bytes, bytes], questions: Collection[bytes], added: Iterable[Name]
     ) -> dict[bytes, bytes]:
-        """Return the spellings of a version with *rrsets*; see `_revised`."""
+        """Return the owner names with upper-case letters in a version with *rrsets*; see `_revised`."""
         changed = {name.key: spelling(name, self.apex) for name in added}
         changed = {key: wire for key, wire in changed.items() if wire != self.spellings.get(key, key)}
         owners = self.spellings.keys() & {question[:-4] for question in questions}
@@ -392,7 +392,10 @@ def _order(name: Name) -> tuple[bytes, ...]:
 
 
 def spelling(owner: Name, apex: Name) -> bytes:
-    """Return *owner* in wire form, in its case, except for the lower-case *apex*, which transfers compress away."""
+    """Return *owner* in wire form: the labels below *apex* as entered, those of *apex* in lower case.
+
+    Zone transfers compress the labels of the apex.
+    """
     return owner.wire[: -len(apex.key)] + apex.key
 
 
@@ -417,7 +420,7 @@ class ZoneBuilder:
         self._many[question] = min(least, ttl, unpack_ttl(old)), found
 
     def spell(self, owner: Name) -> None:
-        """Store the case of an owner name."""
+        """Remember in which case the owner name was entered."""
         if (wire := spelling(owner, self.apex)) != owner.key:
             self._spellings[owner.key] = wire
 

@@ -32,7 +32,7 @@ logger = log.get("serving")
 #: Number of queries after which timers and TCP get their turn, even if more queries are waiting. Answering 512 queries
 #: takes about 2 ms.
 MAX_TURN = 512
-#: Number of queries that a pause counts as, because answering them takes about as long.
+#: Number of queries that are counted for a pause, because answering this many takes about as long as the pause.
 PAUSED = 32
 #: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
@@ -92,7 +92,7 @@ class Listener:
         while left > 0 and (count := self._batch.turn(self._handle, self._finished)):
             left -= count  # read again at once: this costs less than another turn of the event loop
             if self._coalescing.pauses(count, grouped=self._batch.sender.grouping):
-                time.sleep(PAUSE)  # shorter than any timer of the event loop, and queries are waiting
+                time.sleep(PAUSE)  # blocks, because the pause is shorter than the resolution of the loop's timers
                 left -= PAUSED
 
     def _readable(self) -> None:
