@@ -1,4 +1,4 @@
-"""``firstbyte pki backup`` and ``restore``: the CA's keys, store and issuance log, in a file on this machine."""
+"""``firstbyte pki backup`` and ``restore``: save and restore the CA's keys, store and issuance log as a local file."""
 
 import argparse
 import sys
@@ -8,9 +8,9 @@ from hostfiles.atomic import atomic_write
 from hostfiles.layout import TRUST_ANCHOR
 from runtime import LabError, RefusedError, UsageError
 
-#: Folder of the CA's key, store and issuance log, on the host ``ca``.
+#: Folder of the CA's keys, store and issuance log, on the host ``ca``.
 CA_FOLDER = "/srv/ca"
-#: Arguments of the restoration, on the host that performs ceremonies.
+#: Arguments of ``authority restore``, which runs on the host that performs ceremonies.
 RESTORE = (
     "restore",
     "--ca",
@@ -23,7 +23,7 @@ RESTORE = (
 
 
 def backup(args: argparse.Namespace) -> int:
-    """Write a backup to *args.file*, readable by the user only; the CA keeps running."""
+    """Write a backup to *args.file*, with read permission for the user only; the CA keeps running."""
     with where.outside("pki backup") as lab:
         code, out, err = lab.capture("ca", ["python", "-m", "authority", "backup", "--ca", CA_FOLDER, "-"])
     if code:
@@ -37,7 +37,7 @@ def backup(args: argparse.Namespace) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    """Stop the CA, restore the backup *args.file*, and start the CA again, even if the backup is rejected."""
+    """Stop the CA, restore the backup *args.file*, and start the CA again even if the backup is refused."""
     try:
         file = args.file.open("rb")
     except OSError as error:

@@ -109,7 +109,7 @@ def _named(verb: str, name: str | None) -> list[Kind]:
 
 
 def _about_subject(args: argparse.Namespace) -> Kind:
-    """Return the experiment about a subject that takes the place of the named one, and set its target in *args*."""
+    """Return the variant of the named drill for a subject, and add the subject to the parameters in *args*."""
     known = TARGETED if args.command == "drill" else {}
     if args.name not in known:
         raise ParameterError(
@@ -266,7 +266,10 @@ def _words(args: argparse.Namespace, name: str) -> list[str]:
 
 
 def _operated(needed: bool) -> list[str]:
-    """Return the flag that tells the process in the lab that this one runs its operator commands, if any are needed."""
+    """Return the command-line flag by which an experiment in the lab knows that this process runs operator commands.
+
+    Returns an empty list if the experiment needs no operator commands.
+    """
     return ["--operated"] if needed else []
 
 

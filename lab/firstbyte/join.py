@@ -1,4 +1,4 @@
-"""``firstbyte join`` and ``firstbyte leave``: put a program of the user into a region of the lab, and remove it."""
+"""``firstbyte join`` and ``firstbyte leave``: add a program of the user to a region of the lab, and remove it."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ from runtime.subject import free_address, region_of, regions
 TTL = 30
 #: Interval between requests to the observer while the subject starts, in seconds.
 POLL = 0.1
-#: Host from which the subject is probed, and port on which TLS is not expected.
+#: Host from which the subject is probed, and the only port on which TLS is not expected.
 OUTSIDE, PLAIN = "client", 80
 #: Signals that end `join` early, after it has removed what it had started.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,7 +31,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class NotServingError(LabError):
-    """The subject ended, or does not serve on its port; it has been removed."""
+    """The subject ended or does not serve on its port, and `join` has removed it."""
 
     exit_code = 1
 
@@ -93,7 +93,7 @@ def remove(lab: Lab, subject: Subject) -> None:
     """Remove *subject*, its DNS record and its place on the console's map.
 
     Raises:
-        LabError: a part could not be removed; the other parts were.
+        LabError: something could not be removed; everything else was.
     """
     failed: list[LabError] = []
     for part in (
@@ -112,7 +112,7 @@ def remove(lab: Lab, subject: Subject) -> None:
 
 @contextlib.contextmanager
 def _undone_on_failure(lab: Lab, subject: Subject) -> Iterator[None]:
-    """Remove *subject* if the block fails or is interrupted, and ignore further interrupts until that is done."""
+    """Remove *subject* if the block fails or is interrupted, and ignore further interrupts during the removal."""
     before = {each: signal.signal(each, _interrupt) for each in SIGNALS}
     try:
         yield
@@ -133,7 +133,7 @@ def _chosen(lab: Lab, args: argparse.Namespace) -> Subject:
     """Return the subject that *args* describes.
 
     Raises:
-        UsageError: its name or its address is invalid or taken.
+        UsageError: the name or the address of the subject is invalid or taken.
     """
     name = args.name.lower().rstrip(".")
     host = name.partition(".")[0]
@@ -221,7 +221,7 @@ def _seen_from_outside(lab: Lab, subject: Subject) -> str:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT, SIGTERM and SIGHUP inside the block, which then always completes."""
+    """Ignore SIGINT, SIGTERM and SIGHUP inside the block, so that the block always completes."""
     before = {each: signal.signal(each, signal.SIG_IGN) for each in SIGNALS}
     try:
         yield

@@ -136,7 +136,7 @@ def _theory(unit: Unit) -> dict[str, float]:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    """Keep the student's predictions, run the experiment, and compare."""
+    """Save the student's predictions, run the experiment, and compare them with theory and measurement."""
     unit = Course.load().unit(args.lesson)
     values = args.value or _asked(unit)
     if len(values) != len(unit.questions):
@@ -236,7 +236,7 @@ def scale(marks: dict[str, float | None]) -> str:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """Check an exercise, and keep the outcome."""
+    """Check an exercise, and save the outcome in the progress file."""
     unit = Course.load().unit(args.lesson)
     progress, path = _progress(args)
     record = progress.begin(unit.slug)
@@ -303,7 +303,7 @@ def _progress(args: argparse.Namespace) -> tuple[Progress, Path]:
 
 
 def _login() -> str:
-    """Return the user's login name; in a container, whose user often has none, "student"."""
+    """Return the user's login name, or "student" if the user has none, as is common in containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -46,8 +46,8 @@ def up(args: argparse.Namespace) -> int:
 def down(args: argparse.Namespace) -> int:
     """Remove everything that `up` created."""
     with where.outside("down") as lab:
-        for subject in lab.subjects() if args.keep_ca else ():  # the volumes include the zone with its address record
-            with contextlib.suppress(LabError):  # `down` removes the host; the record is lost if its server is down
+        for subject in lab.subjects() if args.keep_ca else ():  # its address record would remain in the kept zone
+            with contextlib.suppress(LabError):  # `down` removes the host; the record stays if its name server is down
                 join.remove(lab, subject)
         lab.down(volumes=not args.keep_ca)
     print("down" if not args.keep_ca else "down; volumes kept")

@@ -11,13 +11,14 @@ from experiments.operator import ASKED, FOLDER, REPLIED, TAKEN, is_allowed
 from hostfiles.layout import RESULTS
 from runtime import Lab
 
-#: Host on which the files are read and written: it mounts the results folder and is always running.
+#: Host on which the files of the exchange are read and written: it mounts the results folder and is always running.
 HOST = "wan"
-#: Shell commands that wait up to 5 s for a command and print it (exit code 3: there is none), and that write a reply.
+#: Shell script that waits up to 5 s for a command and prints it; exit code 3 means that there is none.
 WAIT = (
     f'i=0; while [ ! -e "$0/{ASKED}" ]; do i=$((i+1)); [ $i -le 25 ] || exit 3; sleep 0.2; done; '
     f'mv "$0/{ASKED}" "$0/{TAKEN}" && cat "$0/{TAKEN}"'
 )
+#: Shell script that writes a reply atomically.
 REPLY = f'printf %s "$1" > "$0/.{REPLIED}" && mv "$0/.{REPLIED}" "$0/{REPLIED}"'
 
 
@@ -54,7 +55,7 @@ def _perform(runtime: str, words: list[str]) -> dict[str, object]:
     if not is_allowed(words):
         return {"code": 2, "out": "", "err": f"expected an operator command, got {' '.join(words)!r}"}
     command = [sys.executable, "-m", "firstbyte", "--runtime", runtime, *words]
-    # In a session of its own, Ctrl-C does not reach the command: a step that has begun is completed.
+    # The command runs in its own session, so Ctrl-C does not reach it, and a step that has begun is completed.
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, start_new_session=True
     )

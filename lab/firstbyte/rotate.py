@@ -19,7 +19,7 @@ from runtime import Lab, LabDownError, LabError, RefusedError, UsageError
 FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "--passphrase-dir", "/srv/passphrase")
 #: Interval between requests to the hosts while they adopt a step, in seconds.
 POLL = 0.5
-#: Number of hosts that are asked at the same time; with Docker, each request starts a process.
+#: Maximum number of concurrent requests to hosts; with Docker, each request starts a process.
 ASKED_AT_ONCE = 8
 
 
@@ -68,7 +68,7 @@ def laggards(peers: list[Peer], bundle: int, issuer: str) -> dict[str, str]:
 def rotate(args: argparse.Namespace) -> int:
     """Print the state of the rotation, or perform its next step if *args.what* is set (all steps if *args.all* is set).
 
-    With *args.finish*, complete the rotation in progress; hosts that lag get another chance to adopt the last step.
+    With *args.finish*, complete the rotation in progress, after another wait for hosts that lag behind the last step.
 
     Raises:
         LaggingError: a host is not ready for the step, or did not adopt it in time.
@@ -89,7 +89,7 @@ def rotate(args: argparse.Namespace) -> int:
         if args.finish:
             _take_up(lab, state, state["step"], args.timeout)
         elif not args.force:
-            next_step(state, kind)  # a rotation of the other kind is reported before hosts that lag
+            next_step(state, kind)  # raises if a rotation of the other kind is in progress, before hosts are checked
             _require_ready(peers, state, kind)
         while True:
             step = next_step(state, kind)

@@ -10,7 +10,7 @@ from drills import DRILLS
 from experiments import Experiment, Lesson
 from scenarios import SCENARIOS
 
-#: Name of a lesson's file, and the headings that divide it, in this order.
+#: Name of a lesson's file, and the headings inside the file, in this order.
 FILE = re.compile(r"(\d\d)-([a-z-]+)\.md")
 HEADINGS = ("Question", "Explanation", "Exercise")
 #: First line of a lesson's file: its title, and in parentheses its part of the course and its experiment.
@@ -26,10 +26,10 @@ class Unit:
     """One lesson of the course."""
 
     number: int
-    #: Name in the file name, and of the exercise in `lessons.exercises.EXERCISES`.
+    #: Name of the lesson in its file name; also the key of its exercise in `lessons.exercises.EXERCISES`.
     slug: str
     title: str
-    #: Part of the course: names, connections, identity, or all together.
+    #: Part of the course: names, connections, identity, or "all together".
     part: str
     #: Command that runs the experiment: ``run`` or ``drill``.
     verb: str
@@ -59,7 +59,7 @@ class Course:
     @staticmethod
     @cache
     def load() -> "Course":
-        """Read the lessons that are part of this package.
+        """Read the lessons that this package contains.
 
         Raises:
             CourseError: a file is malformed.

@@ -1,7 +1,7 @@
 """The exercises of the course: tasks with numbers drawn for each student, their model solutions and their checkers.
 
-A checker never trusts what the student says about the lab: it asks the hosts.  Where the result is a number instead,
-the student types it, and it is compared with the model in `theory`.
+If an exercise changes the lab, its checker asks the lab's hosts and does not rely on the student's answer.  If the
+result is a number, the student types the number, and it is compared with the model in `theory`.
 """
 
 import math
@@ -17,12 +17,12 @@ from theory import handshake, keepalive, slow_start
 
 ZONE = "example.com."
 NAME_SERVERS = ("ns1", "ns2")
-#: Hosts whose certificates the exercises use, each with the name by which its certificate is known.
+#: Hosts whose certificates the exercises use, each with the DNS name in its certificate.
 TLS_HOSTS = {"edge": "www.example.com", "edge-far": "far.example.com", "catalog-1": "catalog-1.example.com"}
-#: Reasons for a revocation that an exercise asks for, by their code in RFC 5280.
+#: Revocation reasons that exercises ask for, with their codes in RFC 5280.
 REASONS = {"superseded": 4, "cessationOfOperation": 5, "affiliationChanged": 3}
-#: Time to first byte of a cold request to the far edge, in ms, if the link to it had no delay: the resolver's round
-#: trips, the edge's own name resolution and connection to its origin, and the origin's link, as in links.toml.
+#: Part of a cold request's time to first byte that does not depend on the link to the far edge, in ms: the resolver's
+#: round trips, the edge's own name resolution and connection to its origin, and the origin's link, as in links.toml.
 REST = 182.0
 #: Maximum duration of a trace in seconds.
 TRACE = 60.0
@@ -37,7 +37,7 @@ class Call(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One condition of a checker, with the reason if it is not fulfilled."""
+    """One condition that a checker has examined; if it is not met, the text gives the reason."""
 
     ok: bool
     text: str
@@ -67,11 +67,11 @@ class Exercise:
     task: str
     #: Model solution: command lines, run one after the other.
     commands: tuple[str, ...] = ()
-    #: Number that the student has to type; None: the exercise asks for none.
+    #: Number that the student has to type; None if the exercise asks for no number.
     answer: Answer | None = None
     #: Checker of the lab's state; gets `Call` and the time at which the student began (seconds since 1970).
     inspect: Callable[[Call, float], list[Finding]] | None = None
-    #: Command lines that undo the solution's effect on the lab.
+    #: Command lines that undo what the solution has changed in the lab.
     undo: tuple[str, ...] = ()
 
     def check(self, given: float | None, call: Call, since: float) -> list[Finding]:
@@ -89,7 +89,7 @@ class Exercise:
 
 
 def draw(slug: str, student: str) -> Exercise:
-    """Return *student*'s exercise of the lesson *slug*; the same student always gets the same numbers."""
+    """Return *student*'s exercise for the lesson *slug*; the same student always gets the same numbers."""
     return EXERCISES[slug](Random(f"{student}/{slug}"))
 
 
@@ -307,7 +307,7 @@ def _together(rng: Random) -> Exercise:
 
 
 def _traced(call: Call, wanted: int) -> list[Finding]:
-    """Trace a request; judge its prediction, because a busy machine delays the measured one."""
+    """Trace a request; judge the predicted time to first byte, because a busy machine delays the measured one."""
     body = {"url": "https://far.example.com/", "tls": None, "dns": "udp", "warm": False, "resume": False}
     cold = call("client", "POST", "/admin/trace", body, timeout=TRACE)["cold"]
     got, measured = cold["ttfb_predicted_ms"], cold["ttfb_ms"]

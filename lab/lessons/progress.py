@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 class ProgressError(Exception):
-    """The file is no progress file, or it belongs to another student."""
+    """The file is not a progress file, or belongs to another student."""
 
 
 @dataclass(slots=True)
@@ -23,19 +23,21 @@ class Record:
 
     #: Time at which the student first read the lesson, in seconds since 1970.
     began: float
-    #: The student's predictions and the measured values, in the order of the questions; empty before the measurement.
+    #: The student's predictions, in the order of the questions; empty before the measurement.
     predicted: list[float] = field(default_factory=list)
+    #: The measured values, in the order of the questions; empty before the measurement.
     measured: list[float] = field(default_factory=list)
     #: Whether each prediction was within the question's tolerance.
     right: list[bool] = field(default_factory=list)
-    #: Number of times that the exercise was checked, and the time at which it was first solved; None before that.
+    #: Number of times that the exercise was checked.
     tries: int = 0
+    #: Time at which the exercise was first solved, in seconds since 1970; None before that.
     solved: float | None = None
 
 
 @dataclass(slots=True)
 class Progress:
-    """Progress of one student, by name of the lesson."""
+    """Progress of one student: a record for each lesson, by the lesson's name."""
 
     student: str
     records: dict[str, Record] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class Progress:
         return found
 
     def write(self, path: Path) -> None:
-        """Write the progress to *path*; after a crash the file has its old content or its new.
+        """Write the progress to *path* atomically.
 
         Raises:
             ProgressError: the file cannot be written.
@@ -80,13 +82,13 @@ class Progress:
             raise ProgressError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def begin(self, slug: str) -> Record:
-        """Return the record of a lesson, which is created when the student first reads the lesson."""
+        """Return the record of a lesson; create it if the student has not read the lesson before."""
         return self.records.setdefault(slug, Record(began=time.time()))
 
     def grade(self, slugs: list[str]) -> dict[str, Any]:
         """Return the student's points: one per lesson for a measured prediction, and one for a solved exercise.
 
-        Wrong predictions cost nothing, because a prediction is made in order to be compared.
+        A wrong prediction also earns its point, because predictions are made in order to be compared.
         """
         rows: list[dict[str, Any]] = []
         for slug in slugs:
@@ -104,7 +106,7 @@ class Progress:
 
 
 def suite(grade: dict[str, Any]) -> Suite:
-    """Return a student's grade as a JUnit test suite with one case per lesson, failed unless its exercise is solved."""
+    """Return a student's grade as a JUnit test suite: one test case per lesson, passed if the exercise is solved."""
     cases = [
         Case(row["lesson"]) if row["solved"] else Case(row["lesson"], "failure", "exercise not solved")
         for row in grade["lessons"]

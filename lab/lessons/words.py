@@ -1,4 +1,4 @@
-"""Words from which the names in the exercises are made, so that two students rarely get the same name."""
+"""Words that form the DNS names in the exercises: enough of them that two students rarely get the same name."""
 
 WORDS = (
     "amber", "basil", "cedar", "coral", "delta", "ember", "fjord", "garnet", "hazel", "indigo", "jasper", "lagoon",

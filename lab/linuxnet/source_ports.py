@@ -22,8 +22,8 @@ class Source:
     def apply(self, sock: socket.socket) -> None:
         """Apply the source address and port range to an unconnected socket.
 
-        Unless *port* is given, the port is allocated by connect() instead of bind(), so that several destinations can
-        share a port.
+        Unless *port* is given, connect() allocates the port instead of bind(), so that connections to different
+        destinations can share a port.
 
         Raises:
             OSError: the address is not local, or the kernel does not support a socket option.

@@ -168,7 +168,7 @@ class Compose:
         return next(s for s in self.services if s.name == name)
 
     def addresses(self) -> set[ipaddress.IPv4Address]:
-        """Return the addresses that the file gives to services, first (`networks`) and second ones (HOST_ALSO)."""
+        """Return all addresses that the compose file assigns to services, by `networks` or the variable HOST_ALSO."""
         texts = (dict(each.environment).get("HOST_ALSO") for each in self.services)
         found = {each.address for each in self.services if each.address is not None}
         return found | {ipaddress.IPv4Address(text) for text in texts if text}

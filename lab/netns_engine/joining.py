@@ -6,7 +6,7 @@ from dataclasses import replace
 from netns_engine.compose import Mount, Service
 from netns_engine.messages import Join
 
-#: Service of the compose file that joined hosts follow; also its named volume.
+#: Service of the compose file from which joined hosts are copied; also the name of its volume.
 TEMPLATE = "subject"
 #: Environment variable of a joined host with its DNS name and port, as NAME:PORT.
 VARIABLE = "FIRSTBYTE_SUBJECT"
@@ -15,7 +15,7 @@ HERE = "/srv/here"
 
 
 def service(template: Service, join: Join) -> Service:
-    """Return the service that starts the host of *join*, with a volume of its own."""
+    """Return a copy of *template* that starts the host requested by *join*, with its own volume."""
     environment = {**dict(template.environment), **dict(join.environment)}
     return replace(
         template,

@@ -77,7 +77,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Add a host for a program of the user, following the service `joining.TEMPLATE`.  Reply: `Done`."""
+    """Add a host for a program of the user, as a copy of the service `joining.TEMPLATE`.  Reply: `Done`."""
 
     host: str
     #: IPv4 address in the lab's subnet.
@@ -92,7 +92,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Stop a host that `Join` has added, and remove it with its volume and log.  Reply: `Done` after its end."""
+    """Stop a host that `Join` has added, and remove it with its volume and log.  Reply: `Done`, after the removal."""
 
     host: str
 

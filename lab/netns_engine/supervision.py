@@ -106,7 +106,7 @@ class Supervision:
             self.members.setdefault(service.name, Member(service))
 
     def forget(self, host: str) -> None:
-        """Remove *host*, which has no process."""
+        """Remove *host*, whose process must have ended."""
         del self.members[host]
 
     # --- actions ------------------------------------------------------------------------------------------------------

@@ -354,7 +354,7 @@ class Supervisor:
             self._reply(connection, Done())
 
     def _remove(self, host: str) -> None:
-        """Remove a joined host without a process, with its volume and log."""
+        """Remove a joined host whose process has ended, with its volume and log."""
         self._leaving.discard(host)
         self._supervision.forget(host)
         shutil.rmtree(self._state.volumes / joining.volume(host), ignore_errors=True)

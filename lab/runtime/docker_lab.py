@@ -214,11 +214,11 @@ class DockerLab:
         self._pods.start(subject, source)
 
     def leave(self, host: str) -> None:
-        """Stop the subject *host*, and remove what `join` has made."""
+        """Stop the subject *host*, and remove everything that `join` has created."""
         self._pods.remove(host)
 
     def ended(self, host: str) -> str:
-        """Return how the subject *host* ended, as the rest of a sentence; "" while it runs."""
+        """Return how the subject *host* ended, such as "ended with exit code 1"; "" while it runs."""
         return self._pods.all()[host].ended()
 
     # --- single hosts -------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class DockerLab:
             return None
         found = self._pods.all()
         if host not in found:
-            self.topology.host(host)  # raises: there is no such host
+            self.topology.host(host)  # raises UnknownHostError if there is no such host
         return found[host]
 
     def _container(self, host: str) -> Any:

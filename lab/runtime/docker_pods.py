@@ -1,8 +1,9 @@
 """Subjects on a Docker engine: two containers that share one network namespace, as in a Kubernetes pod.
 
-The *observer* runs the lab's own image, has the address on the network ``internet`` and sets the routes.  The *program*
-is the user's image, which starts after the routes are set, or a running container of the user, to whose network
-namespace the observer is added.  Labels on the observer record everything that `Pods.remove` has to undo.
+The *observer* runs the lab's own image, has the address on the network ``internet``, and sets the routes.  The
+*program* is either the user's image, which starts after the routes are set, or a running container of the user; the
+observer then joins that container's network namespace.  Labels on the observer record everything that `Pods.remove` has
+to undo.
 """
 
 import base64
@@ -24,7 +25,7 @@ from runtime.topology import Topology
 
 #: Prefix of the labels on the containers of a subject.
 LABEL = "firstbyte"
-#: Time-out in seconds for the observer to set the routes, and grace period of the program.
+#: Time-out for the observer to set the routes, and grace period for the program to stop, in seconds.
 READY_TIMEOUT, GRACE = 20.0, 5
 #: Interval between requests to the observer, in seconds.
 POLL = 0.1
@@ -41,11 +42,11 @@ class Pod:
     observer: Any
     #: The user's container; the observer if the user's container no longer exists.
     program: Any
-    #: Whether the user started the container, which therefore stays when the subject leaves.
+    #: Whether the user started the container; such a container keeps running when the subject leaves.
     attached: bool
 
     def ended(self) -> str:
-        """Return how the program ended, as the rest of a sentence; "" while it runs."""
+        """Return how the program ended, such as "ended with exit code 1"; "" while it runs."""
         state = self.program.attrs["State"]
         if state["Running"]:
             return ""
@@ -60,7 +61,7 @@ class Pods:
         self._client, self._topology = client, topology
 
     def all(self) -> dict[str, Pod]:
-        """Return the subjects' containers by the name of their host."""
+        """Return the containers of every subject, by the name of the subject's host."""
         filters: dict[str, str | list[str] | bool] = {
             "label": [f"{LABEL}.project={self._topology.name}", f"{LABEL}.subject"]
         }
@@ -100,7 +101,7 @@ class Pods:
             raise
 
     def remove(self, host: str) -> None:
-        """Remove the subject *host*; an attached container stays, as it was before."""
+        """Remove the subject *host*; an attached container keeps running, as it was before it joined."""
         self._clear(host)
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ class Pods:
     # --- removal ------------------------------------------------------------------------------------------------------
 
     def _clear(self, host: str) -> None:
-        """Remove what exists of the subject *host*, in the state in which an interrupted start may have left it."""
+        """Remove everything that exists of the subject *host*, even after an interrupted start."""
         pod = self.all().get(host)
         if pod is not None and pod.attached and pod.program is not pod.observer:
             with contextlib.suppress(DockerException):  # the container may have stopped meanwhile
@@ -220,7 +221,7 @@ class Pods:
         for name in (self._program_name(host), f"{self._topology.name}-{host}-1"):
             with contextlib.suppress(NotFound):
                 container = self._client.containers.get(name)
-                with contextlib.suppress(DockerException):  # it may not be running
+                with contextlib.suppress(DockerException):  # the container may have stopped already
                     container.stop(timeout=GRACE)
                 container.remove(force=True, v=True)
         if pod is not None and pod.attached:
@@ -256,7 +257,7 @@ def _log(template: Service) -> LogConfig:
 
 
 def _answers(observer: Any) -> bool:
-    """Return whether the admin port of *observer* answers, which is after its routes are set."""
+    """Return whether the admin port of *observer* answers; it does so only after the routes are set."""
     try:
         return not observer.exec_run(["python", "-m", "telemetry.call", "GET", "/admin/subject"], user="1000").exit_code
     except APIError:  # the container has ended
@@ -272,7 +273,7 @@ def _read(container: Any, path: str) -> bytes:
 
 
 def _write(container: Any, path: str, content: bytes) -> None:
-    """Write a file in *container*, which needs a shell; /etc/resolv.conf is a mount, so it cannot be replaced."""
+    """Write a file in *container*, in place because /etc/resolv.conf is a mount; the container must have a shell."""
     text = base64.b64encode(content).decode()
     script = f'mkdir -p "$(dirname {path})" && echo {text} | base64 -d > {path}'
     done = container.exec_run(["sh", "-c", script], user="0")

@@ -86,13 +86,13 @@ class Lab(Protocol):
         """Raise `UsageError` unless *source* exists and can join in this runtime."""
 
     def join(self, subject: Subject, source: Source) -> None:
-        """Start *source* as *subject*, which must be free in name and address; on failure, remove what was started."""
+        """Start *source* as *subject*, whose name and address must be unused; on failure, remove what was started."""
 
     def leave(self, host: str) -> None:
-        """Stop the subject *host*, and remove what `join` has made."""
+        """Stop the subject *host*, and remove everything that `join` has created."""
 
     def ended(self, host: str) -> str:
-        """Return how the subject *host* ended, as the rest of a sentence; "" while it runs."""
+        """Return how the subject *host* ended, such as "ended with exit code 1"; "" while it runs."""
         ...
 
     # --- single hosts -------------------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ class Lab(Protocol):
 
         Args:
             service: name of the service.
-            arguments: arguments of its entry point.
-            stdin: standard input; None for an empty one.
+            arguments: arguments of the service's entry point.
+            stdin: standard input; None for empty input.
 
         Returns:
             Exit code, standard output and standard error.

@@ -192,7 +192,7 @@ class NetnsLab:
             raise UsageError(f"expected a program of this machine, found no {program!r}")
 
     def join(self, subject: Subject, source: Source) -> None:
-        """Start the program of *source* on a host of its own; on failure, remove the host."""
+        """Start the program of *source* on a new host; on failure, remove the host."""
         words = ("--name", subject.name, "--port", str(subject.port), "--directory", HERE, "--", *source.words)
         variables = {**subject.environment(), "HOME": FOLDER}
         request = Join(subject.host, subject.address, words, tuple(variables.items()), os.fspath(Path.cwd()))
@@ -214,7 +214,7 @@ class NetnsLab:
         self._ask(Leave(host), Done, timeout=None)
 
     def ended(self, host: str) -> str:
-        """Return how the subject *host* ended, as the rest of a sentence; "" while it runs."""
+        """Return how the subject *host* ended, such as "ended with exit code 1"; "" while it runs."""
         report = self._reports()[host]
         if report.state == "running":
             return ""
@@ -464,7 +464,7 @@ class NetnsLab:
             raise LabDownError(f"the lab is not up (netns, {self._state.path}): start it with `firstbyte up`")
 
     def _host(self, name: str) -> Host:
-        """Return the host called *name*; ask the supervisor for subjects only if the compose file has no such host."""
+        """Return the host called *name*; ask the supervisor only if the compose file has no such host."""
         known = {host.name for host in self._topology.hosts}
         return (self._topology if name in known else self.topology).host(name)
 

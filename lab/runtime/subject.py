@@ -15,7 +15,7 @@ from runtime.errors import LabError, UsageError
 DIRECTORY = "https://ca.example.com/directory"
 #: Folder of a subject's own files, which its observer watches for certificates.
 FOLDER = "/srv/subject"
-#: Last octets from which the address of a subject is chosen; in the region `access`, Docker assigns those from 128.
+#: Values of the last octet of a subject's address.  In the region `access`, Docker assigns addresses from 128 upwards.
 OCTETS = range(100, 128)
 
 
@@ -60,7 +60,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What joins: exactly one of the fields is set."""
+    """The program that joins the lab; exactly one of the fields is set."""
 
     #: With Docker, an image and, optionally, a command for it; in namespaces, a program of this machine.
     words: tuple[str, ...] = ()

@@ -31,13 +31,13 @@ class _Direction:
     scale: int = 0
     #: Whether the last segment of this direction announced a window of 0.
     closed: bool = False
-    #: Payloads that arrived ahead of a gap, by sequence number.
+    #: Payloads that arrived after a gap in the stream, by sequence number.
     ahead: dict[int, bytes] = field(default_factory=dict)
     #: Sequence numbers of lost segments.
     lost: set[int] = field(default_factory=set)
 
     def arrived(self, seq: int, payload: bytes) -> str:
-        """Return a description of a segment that continues the stream, and add what arrived ahead of it."""
+        """Return a description of a segment that continues the stream; process payloads that were waiting for it."""
         words = counted(self.reader.feed(payload))
         self.expected = (seq + len(payload)) % MODULUS
         while payload := self.ahead.pop(self.expected, b""):

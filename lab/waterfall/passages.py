@@ -74,7 +74,7 @@ def tcp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Pass
 
 
 def udp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Passage]:
-    """Return the passages of all datagrams between *client* and *server*, in the order of entering the network."""
+    """Return the passages of all datagrams between *client* and *server*, in the order in which they were sent."""
     ends = {(client, server), (server, client)}
     return _passages(
         (frame, decoded)

@@ -13,7 +13,7 @@ def packet_types(datagram: bytes) -> list[str]:
     found: list[str] = []
     while datagram:
         first = datagram[0]
-        if not first & 0x40:  # the fixed bit: what follows is padding, or not QUIC version 1
+        if not first & 0x40:  # without the fixed bit, the rest is padding, or not QUIC version 1
             break
         if not first & 0x80:
             return [*found, SHORT]
@@ -31,13 +31,13 @@ def packet_types(datagram: bytes) -> list[str]:
 
 def _end(packet: bytes, kind: str) -> int:
     """Return the length of a packet with a long header; raise `IndexError` if the header is incomplete."""
-    at = 6 + packet[5]  # after the destination connection ID, which follows first byte, version and its own length
-    at += 1 + packet[at]  # after the source connection ID
-    if kind == "Retry":  # has no length and fills the datagram
+    at = 6 + packet[5]  # skip the first byte, the version, and the destination connection ID with its length
+    at += 1 + packet[at]  # skip the source connection ID with its length
+    if kind == "Retry":  # a Retry packet has no length field; it fills the datagram
         return len(packet)
     if kind == "Initial":
         length, at = _integer(packet, at)
-        at += length  # after the token
+        at += length  # skip the token
     length, at = _integer(packet, at)
     return at + length
 

@@ -1,4 +1,4 @@
-"""An aiohttp application that loads renewed certificates by itself (`tlsreload`); certbot renews them."""
+"""An aiohttp application that reloads its certificate (`tlsreload`) whenever certbot has renewed it."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from tlsreload import CertificateFiles, ReloadingContext
 
 DATA = Path(os.environ.get("DATA", "/srv/subject"))
 NAME = os.environ["SUBJECT_NAME"]
-#: Seconds between two runs of `certbot renew`, and between two looks at the files.
+#: Seconds between two runs of `certbot renew`, and between two checks of the certificate files.
 EVERY, LOOK = float(os.environ.get("EVERY", "5")), 0.5
 
 
@@ -25,7 +25,7 @@ async def certbot(*words: str) -> None:
 
 
 async def main() -> None:
-    """Get the first certificate over http-01, serve with it, and renew it for ever."""
+    """Obtain the first certificate with http-01, serve with it, and run `certbot renew` periodically."""
     web_root = DATA / "www"
     (web_root / ".well-known/acme-challenge").mkdir(parents=True, exist_ok=True)
     challenges = web.Application()
@@ -45,7 +45,7 @@ async def main() -> None:
     await serving.setup()
     await web.TCPSite(serving, "0.0.0.0", 443, ssl_context=certificates.context).start()
     while True:
-        await asyncio.sleep(EVERY)  # stands for certbot's own timer
+        await asyncio.sleep(EVERY)  # interval between runs, as a systemd timer for certbot would set it
         await certbot("renew", "--no-random-sleep-on-renew")
 
 
