@@ -54,7 +54,7 @@ from swarm.shapes import SHAPES
 from telemetry.command import endpoint
 
 DNS_PORT = 53
-#: Numbers of the users in this process whose open loops have begun.
+#: Source of the numbers of users in this process; a user takes the next number when its open loop begins.
 NUMBERS = itertools.count()
 
 
@@ -204,7 +204,7 @@ def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     """When Locust's ``init`` event fires, attach firstbyte's recorder, thresholds, shapes, reports and web page."""
     recorder = environment.firstbyte = Recorder(environment)
     Judge(environment, recorder)
-    # Locust calls the listeners of `quitting` in reverse order, so this one precedes the judge, which needs the tally.
+    # Locust calls the listeners of `quitting` in reverse order: this one runs before the judge, which needs the tally.
     environment.events.quitting.add_listener(lambda **_: recorder.finish())
     board = recorder.board
     if environment.parsed_options.shape != "none":

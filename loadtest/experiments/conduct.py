@@ -215,7 +215,7 @@ def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
         if not result.interrupted and all(check.ok for check in result.validity):
             raise
         run.note("observation", f"no conclusion from what was measured: {error!r}")
-    if any(not check.ok for check in result.checks):  # checks that hold on a busy machine would hold on any
+    if any(not check.ok for check in result.checks):  # a busy machine can make checks fail, but not make them pass
         result.validity.extend(gate.punctual(run.recorders.series))
     if cut_off:
         result.checks.clear()

@@ -60,8 +60,9 @@ class Findings:
             row: the row to check.
             tolerance: share of the prediction (0.05 is 5 %) or, with *absolute*, a value in the row's unit.
             absolute: whether *tolerance* is a value instead of a share.
-            scattered: whether the measurement scatters on a busy machine.  If it is outside the tolerance, but its
-                confidence interval reaches into it, the run is then invalid: it decides neither for nor against theory.
+            scattered: whether the measurement scatters on a busy machine.  Such a measurement makes the run invalid if
+                it is outside the tolerance but its confidence interval overlaps the tolerance, because it then neither
+                supports nor contradicts theory.
         """
         predicted, got = row.predicted or 0.0, row.measured.value
         room = tolerance if absolute else tolerance * abs(predicted)

@@ -18,8 +18,8 @@ PROBES = 9
 #: studies these drops.
 QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
 
-#: Largest delay of the load generator's wake-ups, in seconds, at which a failed check counts: the 95th percentile.  On
-#: machines that are free it is 1 to 5 ms; when four programs share a core, 10 to 30 ms.
+#: Largest delay of the load generator's wake-ups (95th percentile) with which a failed check counts, in seconds.  On an
+#: idle machine the delay is 1 to 5 ms; when four programs share a core, it is 10 to 30 ms.
 MAX_DELAY = 0.01
 #: Number of wake-ups needed to judge their delay.
 WAKE_UPS = 50
@@ -77,8 +77,8 @@ def recorders(series: dict[str, Series]) -> Iterable[Check]:
 def punctual(series: dict[str, Series]) -> Iterable[Check]:
     """Yield a failed check if the load generator woke up late too often, because the machine was busy.
 
-    The recorder of the load generator wakes up at regular intervals.  A delay shows as a longer interval between two of
-    its samples.  The last sample is taken when the recording ends, at any time.
+    The recorder of the load generator wakes up at regular intervals, so a longer interval between two of its samples
+    means a delay.  The last interval does not count, because the recording may end at any time.
     """
     if HERE not in series:
         return

@@ -1,7 +1,8 @@
 """Lets an experiment run operator commands, such as ``firstbyte pki rotate root``, on the machine outside the lab.
 
-The root's key is mounted only by the ceremony, which no host of the lab can start.  The process outside, which started
-the experiment, runs the command and returns its output.  The two processes exchange files in the lab's results folder.
+The root's key is mounted only on the ceremony's host, which no host of the lab can start.  The process that started the
+experiment from outside runs the command and returns its output.  The two processes exchange files in the lab's results
+folder.
 """
 
 import asyncio
@@ -13,11 +14,11 @@ from typing import Any, Protocol
 
 from hostfiles.atomic import atomic_write
 
-#: Name of the operator as the host of an entry in the undo log; the path of the entry is the command.
+#: Host name that marks an entry of the undo log as an operator command; the command is stored as the path of the entry.
 OPERATOR = "operator"
-#: Folder of the files in the results folder; names that begin with a dot are not copied out of the lab.
+#: Folder for these files, inside the results folder; names that begin with a dot are not copied out of the lab.
 FOLDER = ".operator"
-#: Names of the files with the next command, with the command being run, and with the output of the last command.
+#: Names of three files: the next command, the command being run, and the output of the last command.
 ASKED, TAKEN, REPLIED = "asked", "taken", "replied"
 #: Beginnings of the commands that the process outside runs; it refuses all others.
 ALLOWED = (("pki", "rotate"),)
@@ -63,7 +64,7 @@ class NoOperator:
 
 
 class Mailbox:
-    """The side of the experiment: writes a command to a file, and waits for the file with the reply."""
+    """The experiment's side of the exchange: writes a command to a file, and waits for the file with the reply."""
 
     def __init__(self, results: Path) -> None:
         """Prepare to exchange files in the lab's *results* folder."""

@@ -68,7 +68,7 @@ class Connection:
 
     @property
     def leaving(self) -> bool:
-        """Whether the connection is being closed and must carry no further request."""
+        """Whether the connection is being closed, so that no further request may be sent on it."""
         return self._leaving
 
     def open(self, request: Request, text: bytes, address: tuple[str, int], source: Source) -> None:

@@ -154,10 +154,10 @@ class Load:
                 await self._emptied.wait()
 
     def follow_trust(self) -> None:
-        """Verify the chains of new connections with the current content of the target's file of root certificates.
+        """Reload the target's file of root certificates, and verify the chains of new connections with it.
 
         Raises:
-            LoadError: the root certificates are invalid; the earlier ones stay in use.
+            LoadError: the root certificates are invalid; the previous ones stay in use.
         """
         self._context = self.target.context()
 

@@ -34,12 +34,12 @@ MODELS: dict[str, Callable[[float, float], float]] = {
     "Reno": lambda loss, rtt: congestion.throughput_bps(congestion.reno_window_by_chance(loss), rtt),
     "CUBIC": lambda loss, rtt: congestion.throughput_bps(congestion.cubic_window_by_chance(loss, rtt), rtt),
 }
-#: Largest relative error of the throughput by algorithm, and of the ratio of the windows after and before a loss.  The
-#: model has an error of its own, because it knows no slow start, time-outs or limits of the sender.
+#: Largest relative error of the throughput, by algorithm, and of the ratio of the windows after and before a loss.  The
+#: model itself is inexact, because it ignores slow start, time-outs and limits of the sender.
 EXACT, EXACT_KEPT = {"Reno": 0.15, "CUBIC": 0.2}, 0.1
 #: Largest difference between a flow's share of the link and one half.
 FAIR = 0.15
-#: Number of parts into which an upload is divided to find how much a flow's share scatters.
+#: Number of equal periods into which an upload is divided to estimate how much a flow's share scatters.
 PARTS = 20
 #: Loss rate at which BBR is compared with Reno, and the smallest share of the link that BBR must reach.
 LOSSY, BBR_REACHES = 0.01, 0.7
@@ -329,7 +329,7 @@ class Congestion(Experiment[Parameters]):
 
 
 def _slower(pair: Sequence[Flow], begin: float, end: float) -> Estimate:
-    """Estimate the share of the slower of two flows, with an interval from the scatter between parts of the time."""
+    """Estimate the share of the slower of two flows; the confidence interval comes from the scatter between periods."""
     rates = [flow.rate(begin, end) for flow in pair]
     slower, step, shares = pair[rates.index(min(rates))], (end - begin) / PARTS, []
     for since in (begin + i * step for i in range(PARTS)):

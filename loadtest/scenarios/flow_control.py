@@ -50,7 +50,7 @@ SLOW_BPS, SLOW_BUFFER = 8_000_000, 128 << 10
 PAYLOAD = MSS / (MSS + 52)
 #: Largest relative error of a measured throughput, and of the time for which the receive window limited the sender.
 EXACT = 0.05
-#: For the ladder diagram: receive buffer and response size in bytes, and seconds for which the reader pauses.
+#: For the ladder diagram: receive buffer and response size in bytes, and duration of the reader's pause in seconds.
 DRAWN_BUFFER, DRAWN, DRAWN_PAUSE = 4096, 12_000, 1.0
 #: Seconds for which a connection stays open after its response, so that the sender's final state can be recorded.
 LINGER = 1.3

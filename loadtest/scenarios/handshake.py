@@ -22,7 +22,7 @@ ECDSA_NAME, RSA_NAME = "www.example.com", "rsa.example.com"
 PADDED_NAME = "example.com"
 #: Round-trip time of the path on which padded chains are sent, in milliseconds.
 PADDED_RTT_MS = 40.0
-#: Rows of the result for early data: round trips, and how often servers execute a request that is sent and replayed.
+#: Rows of the result for early data: round trips, and how often a server executes a request that an attacker replays.
 EARLY = "round trips, TLS 1.3 early data (counted in memory)"
 REPLAYED, REPLAYED_UNPROTECTED = (
     f"times that a replayed request is executed, {server}"

@@ -37,7 +37,7 @@ DROPPED = 0.5
 BEYOND = 60
 #: First port of the small range that imitates the ports of one shared address; within the kernel's default range.
 FIRST_PORT = 40_000
-#: Storms closer to the tipping point than this share of it are not measured, because chance decides how they end.
+#: Minimum relative distance of a storm from the tipping point; closer to it, chance decides how the storm ends.
 NEAR = 0.1
 #: New connections per second through the NAT.
 NAT_RATE = 100.0
@@ -238,7 +238,7 @@ class Limits(Experiment[Parameters]):
         self.storms.conclude(run)
 
     def _translation(self, run: Run) -> None:
-        """Check when the NAT runs out of ports, and that the packets of further connections vanish."""
+        """Check when the NAT runs out of ports, and that it then silently drops the packets of new connections."""
         found, nat = run.findings, self.nat
         if nat is None or not nat.largest:
             found.leave_out(

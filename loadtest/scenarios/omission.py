@@ -32,13 +32,13 @@ PORT, PATH = 80, "/bytes/100"
 PERCENTILES = (90.0, 95.0, 99.0)
 #: Number of connections of the open loop; when all are in use, further requests wait, as in a connection pool.
 POOL = 32
-#: Shares of the stall that validity gates allow for delays that the model leaves out: the 99th percentile of the send
-#: lag, and the time that the server needs after the stall for the requests that have accumulated.
+#: Validity gates for delays that the model ignores, as shares of the stall: maximum 99th percentile of the send lag,
+#: and maximum time that the server needs after the stall to answer the accumulated requests.
 MAX_LAG, MAX_DRAIN = 0.1, 0.25
-#: Largest difference between a measured and a predicted latency in seconds, in addition to the measured send lag and
-#: the time to answer what has accumulated: the delay of the fault's start, and the variation of the response time.
+#: Tolerance of a predicted latency in seconds, in addition to the measured send lag and the time to answer the
+#: accumulated requests.  It allows for the delay with which the fault starts and for the varying response time.
 EXACT = 0.15
-#: Share of the closed loop's requests outside the stall that a validity gate allows to be missing.
+#: Validity gate: maximum share of the closed loop's requests outside the stall that may be missing.
 MAX_MISSING = 0.05
 
 
@@ -180,14 +180,14 @@ class Omission(Experiment[Parameters]):
             for percent in PERCENTILES:
                 value = histogram.percentile(percent) if samples else float("nan")
                 row = found.row(f"{name}: p{percent:g}", Estimate(value, value, value, len(samples)))
-                # What accumulated is answered in order: a request that was due later waits longer for the others.
+                # Accumulated requests are answered in order, so a request that was due later waits for more others.
                 later = 1 - (row.predicted or 0.0) / self.p.stall_s if name != "closed loop" else 0.0
                 found.check_near(row, round(EXACT + self.lag + drain * later, 3), absolute=True)
                 if row.name == "open loop: p99":
                     found.row("open loop: p99 / stall", value / self.p.stall_s)
         due, stall = self.p.rate * self.p.window_s, self.p.stall_s
         row = found.row("requests that the closed loop did not send", due - len(self.closed))
-        # A busy machine delays the users outside the stall as well.
+        # A busy machine also delays the users outside the stall.
         stopped = self.stalled - self.began
         outside = sum(not stopped - usual <= at < stopped + stall + drain for at, _ in self.closed)
         share = 1 - outside / (due - self.p.rate * (stall + drain))
@@ -200,10 +200,7 @@ class Omission(Experiment[Parameters]):
         found.chart(self._percentiles(loops))
 
     def _drain(self, usual: float) -> float:
-        """Return the time from the end of the stall to the last response to an open-loop request sent before that end.
-
-        The result is in seconds and excludes *usual*, the latency without a stall.
-        """
+        """Return the time in seconds that the server needed after the stall to answer the open loop's backlog."""
         end = self.stalled - self.began + self.p.stall_s
         answered = [at + latency for at, latency in self.open if at < end]
         return max(0.0, max(answered, default=end) - usual - end)

@@ -45,14 +45,14 @@ KEY, NSUPDATE_TIMEOUT = Path("/srv/tsig/lab.key"), 10.0
 CACHES, CLIENTS = 5, 24
 #: How often a changed record is polled, and how often each client queries its name, both as intervals in seconds.
 POLL, ASKS = 0.05, 0.2
-#: A number above that of every query in a server's log.
+#: A sequence number larger than that of any query in a server's log.
 NEWEST = 10**12
 #: Row of the result for changes that the secondary learns only by polling.
 POLLED = "lag of the secondary, every NOTIFY lost, with a refresh after 1.6 s"
 #: How long the slow writer waits between its check and its write, in seconds.
 STALL = 0.5
-#: Refresh interval of the zone in seconds while all NOTIFY messages are lost, and how long before a refresh the record
-#: changes: late enough that the third NOTIFY (3.1 s after the change) would come after the refresh.
+#: Refresh interval of the zone while all NOTIFY messages are lost, and time from the change of the record to the next
+#: refresh, in seconds.  The third NOTIFY would be sent 3.1 s after the change, and so after the refresh.
 REFRESH, LEAD = 3, 1.6
 #: Delay beyond the predicted arrival of a change, in seconds, after which the change counts as lost.
 LATE = 5.0
@@ -119,7 +119,7 @@ class Propagation(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         #: Seconds from a change at the primary to the change at the secondary, by number of lost NOTIFY messages.
         self.lags: dict[int, list[float]] = defaultdict(list)
-        #: Seconds from a change to the change at the secondary if only the refresh of the zone helps.
+        #: Lags of the secondary behind the primary in seconds, if it learns of a change only by a refresh.
         self.polled: list[float] = []
         #: Number of SOA queries from the secondary that the primary logged during these changes.
         self.polls = 0
@@ -227,7 +227,7 @@ class Propagation(Experiment[Parameters]):
         return await self._equal(run, run.now() + theory.retried_lag(rtt, lost, DELAY, RETRIES) + LATE)
 
     async def _refresh(self, run: Run) -> None:
-        """Shorten the refresh interval of the zone, and time changes of which every NOTIFY is lost."""
+        """Shorten the zone's refresh interval, and measure the lag of changes whose NOTIFY messages are all lost."""
         path = f"/admin/zones/{ZONE}/records"
         apex = await run.lab.call(PRIMARY, "GET", f"{path}?name=%40")
         soa = next(each for each in apex if each["type"] == "SOA")
@@ -245,7 +245,7 @@ class Propagation(Experiment[Parameters]):
         await self._equal(run, run.now() + DELAY + LATE)
 
     async def _unnoticed(self, run: Run, address: str) -> float:
-        """Change a record `LEAD` seconds before the secondary polls, lose all NOTIFY messages, and return the lag."""
+        """Change a record `LEAD` seconds before a refresh, drop all NOTIFY messages, and return the secondary's lag."""
         left = 0.0
         while left < LEAD + SECONDS:
             await asyncio.sleep(max(left, POLL))  # wait for the next refresh

@@ -34,7 +34,7 @@ ARMS = {
     "QUIC": quic.round_trips(),
     "QUIC, early data": quic.round_trips(early=True),
 }
-#: Ways to load a page, each with its label.
+#: Labels of the three ways to load a page.
 WAYS = {"quic": "HTTP/3, one connection", "http2": "HTTP/2, one connection", "http1": "HTTP/1.1, six connections"}
 #: Number of responses in a page.  Six is also the number of connections that browsers open to one host.
 RESPONSES = 6
@@ -42,16 +42,16 @@ RESPONSES = 6
 SIZE = 1000
 #: Delay in round trips above which a response counts as delayed; a retransmission delays it by at least one round trip.
 DELAYED = 0.6
-#: Largest share of pages that were delayed without losing a packet; if there are more, the machine is too busy.
+#: Validity gate: maximum share of pages that were delayed without losing a packet, because the machine was busy.
 BUSY = 0.1
-#: Tolerance of measured shares in standard errors.  A correct measurement exceeds it once in 16,000 times.
+#: Tolerance of measured shares, in standard errors.  By chance, a correct measurement exceeds it once in 16,000 runs.
 ERRORS = 4.0
 #: Tolerance of the median number of responses that one lost packet delays, if each has its own stream or connection.
 APART = 0.5
-#: Minimum number of page loads, per loading method, that are delayed by exactly one lost packet.  If random loss delays
-#: fewer, up to twice as many pages are loaded.
+#: Minimum number of pages, for each way, that were delayed by exactly one lost packet.  If there are fewer by chance,
+#: up to twice as many pages are loaded.
 ENOUGH = 6
-#: Smallest factor by which one lost packet delays more responses over HTTP/2 than over HTTP/3.
+#: Minimum ratio of the responses that one lost packet delays over HTTP/2 to those that it delays over HTTP/3.
 FACTOR = 2.0
 
 
@@ -191,7 +191,7 @@ class Quic(Experiment[Parameters]):
     async def _open_connections(self, run: Run, to: Address, tcp: Address, region: str) -> None:
         """Open one connection of each kind at each round-trip time, `repeats` times."""
         tls, tickets = client_context(TRUST_ANCHOR, "1.3"), list[Any]()
-        # Each later connection with early data uses a ticket of one without, so that none waits for a ticket.
+        # A connection with early data uses a ticket from an earlier connection without, so it never waits for a ticket.
         for _ in self.p.rtt_ms:
             await self._open(to, tickets, wait=True)
         for repeat in range(self.p.repeats):
@@ -216,9 +216,9 @@ class Quic(Experiment[Parameters]):
             with ladders.capturing(run, here) as frames:
                 async with quic_client.connect(to, TRUST_ANCHOR, tickets, early=early) as client:
                     await client.get(to.host, "/whoami")
-                    await client.ping()  # the ticket has arrived
+                    await client.ping()  # when it is answered, the ticket has arrived
                     port = client.port
-                await asyncio.sleep(self.p.page_rtt_ms / 1000)  # allow time for CONNECTION_CLOSE to arrive
+                await asyncio.sleep(self.p.page_rtt_ms / 1000)  # until the CONNECTION_CLOSE frame has arrived
             self.packets.append(dissect_quic(frames.recording, (here, port), (to.address, to.port)))
 
     @staticmethod
@@ -263,7 +263,7 @@ class Quic(Experiment[Parameters]):
 
     @staticmethod
     async def _counted(run: Run, region: str) -> tuple[int, int]:
-        """Return how many packets to the client the link has received and dropped so far."""
+        """Return the numbers of packets to the client that the link has received and dropped so far."""
         links = (await run.lab.call("wan", "GET", "/admin/counters"))["links"]
         way = (region, subject.CLIENTS)
         link = next(each for each in links if (each["from"], each["to"]) == way)
@@ -322,14 +322,14 @@ class Quic(Experiment[Parameters]):
             ladders.add(run, packets, f"A {words} over QUIC, packet by packet", caption, f"quic-ladder{name}")
 
     def _delayed(self, page: Page) -> int:
-        """Return the number of responses that a lost packet delayed; other delays are noise of the machine."""
+        """Return the number of delayed responses if the page lost a packet; otherwise 0, as the delays are noise."""
         return sum(each > self._limit for each in page.times) if page.lost else 0
 
     def _one_lost(self, way: str) -> Estimate:
         """Estimate the median number of delayed responses in pages that were delayed by exactly one lost packet.
 
-        The median is not affected by the few pages in which a busy machine delayed other responses as well.  A page
-        that lost a packet without being delayed has lost a mere acknowledgement, and is left out.
+        The median is not affected by the few pages in which a busy machine also delayed other responses.  If a page was
+        not delayed although a packet was lost, that packet contained only an acknowledgement; such pages do not count.
         """
         pages = chain.from_iterable(self.pages[way, loss] for loss in self.p.losses)
         return Estimate.of(self._delayed(page) for page in pages if page.lost == 1 and self._delayed(page))

@@ -18,14 +18,14 @@ PROTOCOLS = {"udp": ("UDP", 0), "tcp": ("TCP", 1), "newest": ("TCP, newest only"
 #: Largest relative error of a mean age, of the 99th percentile over UDP, and of the stall behind one lost segment.  The
 #: kernel rounds RACK's timer up by two or three ticks, which adds up to 12 ms to a stall (`TCP_TIMEOUT_MIN`, 250 Hz).
 AGE, TAIL, STALL = 0.1, 0.15, 0.15
-#: Smallest loss rate at which the 99th percentile over UDP is checked.  With less loss, a few losses or a few pauses of
-#: a busy machine decide its value.
+#: Minimum loss rate at which the 99th percentile over UDP is checked.  With less loss, its value depends on only a few
+#: losses, or on a few pauses of a busy machine.
 TAIL_LOSS = 0.03
 #: Lowest and highest age that TCP may add, as multiples of the first-order formula; 1.3 to 2.3 were measured.  Two
 #: losses within a few round trips cost more than twice as much as one, because recovery sends only one segment per
 #: acknowledgement.  The confidence interval, which follows from the number of losses, is added to both bounds.
 ADDED = (0.8, 2.5)
-#: Number of losses over TCP that the judged arm needs.  With 20, the 95 % interval of the added age is about ± 60 %.
+#: Number of losses over TCP that the judged arm needs.  With 20 losses, the 95 % interval of the added age is ± 60 %.
 LOSSES = 20
 #: Largest p·D/Δ for which TCP's formula is used, where p is the loss rate, D the duration of a stall, and Δ the
 #: interval between snapshots.  Above this value, stalls overlap.
@@ -36,7 +36,7 @@ IN_FLIGHT = 12
 #: Largest 95th percentile of the lateness with which snapshots are sent, as a share of the interval between snapshots.
 #: A late snapshot contains the time at which it was sent, so its age is still exact; only the interval varies.
 LATE = 0.25
-#: Largest relative difference between dropped packets and lost or retransmitted ones.
+#: Largest relative difference between the number of dropped packets and that of lost or retransmitted ones.
 ACCOUNT = 0.1
 
 
@@ -242,8 +242,8 @@ class Snapshots(Experiment[Parameters]):
     def _in_time(self, run: Run) -> None:
         """Add validity gates for the delay that the machine itself adds to sending and delivering snapshots.
 
-        Over UDP, nothing else delays a snapshot.  The limits are derived from the checks of snapshot ages, so that an
-        overloaded machine invalidates the run before it can fail a check.
+        Over UDP nothing else delays a snapshot.  The limits are derived from the tolerances of the ages, so that a busy
+        machine makes the run invalid before it makes a check fail.
         """
         sent, delivered, slowest = 0.0, 0.0, 0.0
         for arm in self.players:

@@ -13,11 +13,11 @@ from generator import Schedule
 def schedule_seed(seed: int, worker: int, user: int) -> int:
     """Return the seed of one user's schedule.
 
-    A load test that is repeated with the same *seed* and the same number of workers has the same schedules, on any
-    machines; two users never share a schedule.
+    With the same *seed* and the same number of workers, a repeated load test has the same schedules on any machine; two
+    users never share a schedule.
 
     Args:
-        seed: seed of the load test; 0: return a new random number.
+        seed: seed of the load test; if it is 0, the returned seed is random.
         worker: index of the worker, as assigned by Locust's master.
         user: number of the user in its worker process.
     """

@@ -34,8 +34,8 @@ class Recorder:
     def __init__(self, environment: Any) -> None:
         self.board = Board()
         self._environment = environment
-        #: File for the exact histograms of this process; "" for none.  A master sends its options to its workers later,
-        #: so this is the process's own option.
+        #: File for the exact histograms of this process; "" for none.  It is read now, because a master later
+        #: overwrites the options of its workers with its own.
         self._file: str = environment.parsed_options.tally
         self._tally, self._lag = Tally(), Histogram()
         self._cpu = 0.0
@@ -103,7 +103,7 @@ class Recorder:
         return made
 
     def finish(self) -> None:
-        """When the process ends, take the latest requests if there is no master, and write the file of ``--tally``."""
+        """Write the file of ``--tally`` when the process ends; without a master, first add the latest requests."""
         if isinstance(self._environment.runner, LocalRunner):
             self.board.take("here", self.report())
         if not self._file:

@@ -15,9 +15,9 @@ MATHIS = math.sqrt(1.5)
 #: Mean window with independent losses divided by the mean window with evenly spaced losses.  Reno: 1.3098 / √p (Ott,
 #: Kemperman, Mathis 1996, "The stationary behavior of ideal TCP congestion avoidance"); CUBIC: our own simulation.
 RENO_BY_CHANCE, CUBIC_BY_CHANCE = 1.3098 / MATHIS, 1.23
-#: Relative standard deviation of the ratio of the throughput and the model for the measured loss rate, for one loss; it
-#: falls with the square root of the number of losses.  From our own simulation of both algorithms with independent
-#: losses (tests/theory/test_monte_carlo.py); CUBIC scatters most where it grows faster than Reno.
+#: Relative standard deviation of measured throughput divided by the model's, for a run with one loss; it decreases with
+#: the square root of the number of losses.  Both values come from our own simulation with independent losses
+#: (tests/theory/test_monte_carlo.py); CUBIC scatters most where it grows faster than Reno.
 SCATTER = {"Reno": 0.15, "CUBIC": 0.45}
 #: Constants of RFC 9438 section 5: growth in segments per second cubed, and share of the window kept after a loss.
 CUBIC_C, CUBIC_BETA = 0.4, 0.7
@@ -46,7 +46,7 @@ def cubic_window_by_chance(loss: float, rtt: float) -> float:
 
 
 def standard_error(name: str, losses: int) -> float:
-    """Return the relative standard error of the throughput divided by the model's, if both are measured.
+    """Return the relative standard error of measured throughput divided by the model's for the measured loss rate.
 
     Args:
         name: ``Reno`` or ``CUBIC``.

@@ -29,7 +29,7 @@ def refresh_lag(rtt: float, refresh: float) -> float:
 
 
 def polled_lag(rtt: float, wait: float) -> float:
-    """Return the lag of a secondary that receives no NOTIFY and polls *wait* seconds after the change."""
+    """Return the lag in seconds of a secondary that receives no NOTIFY and polls *wait* seconds after the change."""
     return wait + transfer_s(rtt)
 
 

@@ -1,4 +1,4 @@
-"""Round trips of QUIC (RFC 9000, RFC 9001), and responses delayed by loss on separate streams or on a single one.
+"""Model of QUIC's round trips (RFC 9000, RFC 9001), and of the responses that a lost packet delays.
 
 A page is a number of responses, of one packet each, that are requested at the same time.  Data in a lost packet is
 delayed until it is retransmitted.  QUIC delivers each stream independently; TCP delivers a single stream in order, so
@@ -37,7 +37,7 @@ def delayed_pages(loss: float, responses: int) -> float:
 
 
 def delayed_by_one(responses: int, *, in_order: bool) -> float:
-    """Return the mean number of a page's responses that one lost packet delays.
+    """Return the mean number of responses in a page that one lost packet delays.
 
     Args:
         responses: number of responses in the page.
@@ -49,7 +49,7 @@ def delayed_by_one(responses: int, *, in_order: bool) -> float:
 def page_deviation(loss: float, responses: int, *, in_order: bool) -> float:
     """Return the standard deviation of the share of delayed responses in one page.
 
-    Divided by the square root of a number of pages, it is the standard error of the share measured over these pages.
+    Divided by the square root of the number of pages, this is the standard error of the share measured over the pages.
     """
     if not in_order:
         return math.sqrt(loss * (1 - loss) / responses)

@@ -15,25 +15,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """The course of one storm."""
+    """Outcome of one storm."""
 
-    #: Time at which each client was connected, in seconds since the storm began, in order.
+    #: Time at which each client was connected, in ascending order, in seconds since the storm began.
     connected: tuple[float, ...]
     #: Number of handshakes that the server completed after the client had given up.
     wasted: int
 
     def until(self, share: float, clients: int) -> float:
-        """Return the seconds until *share* of the clients are connected; infinity if that does not happen."""
+        """Return the time until *share* of the clients are connected, in seconds; infinity if they never are."""
         needed = max(1, round(share * clients))
         return self.connected[needed - 1] if len(self.connected) >= needed else float("inf")
 
 
 def tipping_point(capacity: float, timeout: float, pause: float = 0.0) -> float:
-    """Return the largest number of clients from which the server recovers by itself: C(2t + p).
+    """Return the largest number of clients with which the server recovers by itself: C(2t + p).
 
-    During the first time-out the server serves Ct of N clients; the handshakes of the others are wasted and take it
-    N/C - t more.  The retries, sent at t + p, are wasted as well if they are served later than 2t + p.  Then each round
-    adds at least as much work as the server completes.
+    Before the first time-out the server serves Ct of N clients; the handshakes of the others are wasted and take
+    another N/C - t seconds.  The retries, sent at t + p, are wasted too if they are served later than 2t + p.  From
+    then on each round adds at least as much work as the server completes.
 
     Args:
         capacity: C, handshakes per second.
@@ -53,7 +53,7 @@ def storm(
     limit: int | None = None,
     refuses: bool = False,
 ) -> Storm:
-    """Follow every attempt of every client, from the moment at which all of them connect.
+    """Simulate every attempt of every client, from the moment at which all of them connect.
 
     Args:
         clients: number of clients.
@@ -62,8 +62,8 @@ def storm(
         pause: returns the seconds until the next attempt, given the number of failed attempts.
         until: end of the observation, in seconds.
         limit: maximum number of connections in the queue and in service; None: no limit.
-        refuses: whether the server refuses further connections at once; otherwise it drops them, and the client learns
-            of it only when it gives up.
+        refuses: whether the server refuses further connections at once; otherwise it drops them silently, and the
+            client waits for its time-out.
     """
     attempts = [(0.0, number, 1) for number in range(clients)]
     departures: deque[float] = deque()

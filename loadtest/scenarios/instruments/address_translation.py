@@ -1,7 +1,7 @@
 """A NAT with few ports: the kernel's own, which `lab/etc/host.sh` sets up on the host `lab` (scenario `limits`).
 
-Connections from the source ports `INSIDE` leave the host with one of `PORTS` other ports, and the kernel tracks them.
-Like every NAT with one address, it can use each port once per destination.
+The kernel tracks connections from the source ports `INSIDE`, and translates each source port to one of `PORTS` other
+ports.  Like every NAT with one address, it can use each port only once per destination.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from pathlib import Path
 from linuxnet.source_ports import Source
 from scenarios.instruments.openings import Opening, open_all
 
-#: First of the source ports that the NAT translates, and their number (a test compares them with the compose file).
+#: First source port that the NAT translates, and number of these ports (a test compares both with the compose file).
 INSIDE, INSIDE_PORTS = 61_000, 1000
-#: Number of ports that the NAT has towards each destination (a test compares it with the compose file).
+#: Number of ports that the NAT can use for each destination (a test compares it with the compose file).
 PORTS = 128
-#: Time-out of a connection attempt in seconds, longer than the first retransmission of a SYN (1 s).
+#: Time-out of a connection attempt in seconds; it includes the first retransmission of a SYN, which is sent after 1 s.
 TIMEOUT = 1.5
 #: Number of connections to a second destination while the NAT has no port left towards the first one.
 ELSEWHERE = 10
 #: Number of tracked connections in this network namespace.
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
-#: Interval in seconds at which the number of tracked connections is read.
+#: Interval at which the number of tracked connections is read, in seconds.
 POLL = 0.05
 #: Maximum wait for the entries of an earlier run to expire, in seconds; the kernel keeps a reset connection for 10 s.
 EXPIRES = 15.0

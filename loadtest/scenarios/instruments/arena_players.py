@@ -64,7 +64,7 @@ class Player:
         return max((b - a for (a, _), (b, _) in pairwise(self.shown)), default=float("nan"))
 
     def peaks(self, threshold: float) -> list[float]:
-        """Return the age of each snapshot that arrived older than *threshold* seconds right after one that did not."""
+        """Return the age of each snapshot older than *threshold* seconds that directly followed a younger one."""
         ages = [at - sent for at, sent in self.shown]
         return [age for before, age in pairwise(ages) if before <= threshold < age]
 

@@ -1,4 +1,6 @@
-"""TLS 1.3 early data over TCP (RFC 8446 sections 2.3 and 8), in memory: the flights that it saves, and its replay.
+"""Measures in memory how many flights TLS 1.3 early data saves, and whether a server accepts a replay of it.
+
+Sources: RFC 8446 sections 2.3 and 8.
 
 Python's `ssl` cannot send early data, so this module calls the OpenSSL library of the package `cryptography`.  A flight
 is everything that one side sends before it has to wait for the other side.
@@ -14,13 +16,13 @@ from typing import Any
 from cryptography.hazmat.bindings.openssl.binding import Binding
 
 REQUEST, RESPONSE = b"POST /transfer HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"
-#: SSL_OP_NO_ANTI_REPLAY of <openssl/ssl.h>: the server accepts a ticket more than once.
+#: SSL_OP_NO_ANTI_REPLAY of <openssl/ssl.h>; with this option, the server accepts a ticket more than once.
 NO_ANTI_REPLAY = 1 << 24
 #: SSL_READ_EARLY_DATA_SUCCESS of <openssl/ssl.h>.
 SUCCESS = 1
 #: Maximum number of bytes of early data that the server accepts on a connection.
 MAX_EARLY = 16_384
-#: Maximum number of flights in a handshake; more mean that it does not end.
+#: Maximum number of flights in a handshake; a handshake with more flights has failed.
 MAX_FLIGHTS = 10
 
 
@@ -32,11 +34,12 @@ class EarlyDataError(OSError):
 class Found:
     """The outcome of early data and of its replay."""
 
-    #: Number of round trips until the client has the response, excluding the TCP handshake.
+    #: Round trips until the client has the response, excluding TCP's handshake.
     round_trips: int
     #: Number of round trips until the client has the response if the session is resumed without early data.
     round_trips_without: int
-    #: Number of times that a server which accepts each ticket once reads the request, which is sent and then replayed.
+    #: Number of times that a request is executed which is sent once and replayed once, if the server accepts each
+    #: ticket only once.
     executed: int
     #: The same for a server without protection against replay.
     executed_unprotected: int
@@ -69,7 +72,7 @@ class _End:
         self.lib, self.ffi = binding.lib, binding.ffi
         self.ssl = self.ffi.gc(self.lib.SSL_new(context), self.lib.SSL_free)
         self._in, self._out = (self.lib.BIO_new(self.lib.BIO_s_mem()) for _ in range(2))
-        self.lib.SSL_set_bio(self.ssl, self._in, self._out)  # from now on, SSL_free also frees both buffers
+        self.lib.SSL_set_bio(self.ssl, self._in, self._out)  # transfers ownership: SSL_free now frees both buffers
         (self.lib.SSL_set_accept_state if server else self.lib.SSL_set_connect_state)(self.ssl)
 
     def sent(self) -> bytes:
@@ -93,7 +96,7 @@ class _End:
         return bytes(self.ffi.buffer(data, size[0])) if status == SUCCESS else b""
 
     def write(self, data: bytes, *, early: bool) -> None:
-        """Send application data: as early data, or on a server before the client's Finished, if *early*."""
+        """Send application data; if *early*, a client sends early data, a server sends before the client's Finished."""
         if early:
             ok = self.lib.SSL_write_early_data(self.ssl, data, len(data), self.ffi.new("size_t *")) == 1
         else:
@@ -103,7 +106,7 @@ class _End:
 
 
 class _Site:
-    """A server that accepts early data, and a client that has a ticket of it."""
+    """A server that accepts early data, and a client with a session ticket from this server."""
 
     def __init__(self, pair: Path, options: int) -> None:
         self.binding = Binding()
@@ -117,14 +120,14 @@ class _Site:
         lib.SSL_CTX_set_options(self.server, options)
 
     def connect(self, session: Any = None) -> tuple[_End, _End]:
-        """Return a client, which resumes *session* if there is one, and a server, before the handshake."""
+        """Return a client and a server before their handshake; the client resumes *session* unless it is None."""
         client = _End(self.binding, self.client, server=False)
         if session is not None:
             self.binding.lib.SSL_set_session(client.ssl, session)
         return client, _End(self.binding, self.server, server=True)
 
     def ticket(self) -> Any:
-        """Run a full handshake and return the session of the server's ticket."""
+        """Run a full handshake and return the session, with the server's ticket."""
         client, server = self.connect()
         for _ in range(MAX_FLIGHTS):
             for end, peer in ((client, server), (server, client)):

@@ -11,15 +11,15 @@ from waterfall.lab import WAN
 from waterfall.packets import dissect
 from waterfall.passages import End, tcp_passages
 
-#: Maximum number of packets in a diagram, and how many of them are shown before the first lost one.
+#: Maximum number of packets in a diagram, and number of packets shown before the first lost one.
 SHOWN, BEFORE = 24, 3
 
 
 @contextmanager
 def capturing(run: Run, address: str) -> Iterator[Frames]:
-    """Capture the frames of the host at *address* inside a ``with`` block; block for some milliseconds.
+    """Capture the frames of the host at *address* inside a ``with`` block; entering it blocks for some milliseconds.
 
-    If the router cannot capture frames, no frame is returned, and the run records what is missing in its report.
+    If the router cannot capture frames, the list stays empty, and the report says that the diagram is missing.
     """
     frames = Frames()
     with ExitStack() as stack:
@@ -40,7 +40,7 @@ def tcp_packets(frames: Frames, client: End, server: End) -> dict[str, Any]:
 def add(run: Run, packets: dict[str, Any], title: str, caption: str, name: str) -> None:
     """Add the ladder diagram *name* to the report, unless there are no packets.
 
-    A long connection is cut to `SHOWN` packets.  If a packet was lost, they begin shortly before it.
+    Of a long connection, only `SHOWN` packets are drawn; if a packet was lost, they begin shortly before the lost one.
     """
     rows = packets.get("packets", [])
     lost = next((i for i, row in enumerate(rows) if row["arrived_ms"] is None), 0)

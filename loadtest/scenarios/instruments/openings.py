@@ -40,7 +40,7 @@ async def open_all(to: tuple[str, int], rate: float, sources: Sequence[Source], 
         to: IPv4 address and port of the server.
         rate: attempts per second.
         sources: source address and ports of each attempt.
-        timeout: seconds after which an attempt fails.
+        timeout: time-out of each attempt, in seconds.
     """
     opened: list[Opening] = []
     sockets = []

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Pages(ABC, Generic[T]):
-    """A stock of open connections, and a way to load a page over them.
+    """Opens connections in advance, and loads pages over them.
 
     Args:
         to: server.
@@ -65,7 +65,7 @@ class Pages(ABC, Generic[T]):
 
 
 class _TcpPages(Pages[T]):
-    """Base class for page loads over TCP; they use blocking sockets, so each connection runs in its own thread."""
+    """Base class for pages over TCP; its connections block, so they run in threads."""
 
     #: Protocol to offer in ALPN; "" for none.
     alpn = ""
@@ -86,7 +86,7 @@ class _TcpPages(Pages[T]):
 
     @abstractmethod
     def _open(self) -> T:
-        """Open a connection and complete a request, after which all tickets and settings have arrived."""
+        """Open a connection and complete one request, so that all session tickets and settings have arrived."""
 
 
 class Http2Pages(_TcpPages[Http2Connection]):
@@ -96,7 +96,7 @@ class Http2Pages(_TcpPages[Http2Connection]):
 
     def _open(self) -> Http2Connection:
         connection = Http2Connection(self.to, self._tls)
-        # The edge opens as many connections to origins as a page needs.
+        # Load one page, so that the edge opens as many connections to origins as a page needs.
         connection.ask(self.paths)
         return connection
 

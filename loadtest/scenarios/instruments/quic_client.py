@@ -23,9 +23,9 @@ from scenarios.instruments.page_loads import AT_ONCE, Pages
 TIMEOUT = 10.0
 #: Time in seconds after which an idle connection is closed; the server's limit applies if it is shorter.
 IDLE = 120.0
-#: Number of pages that are loaded after a connection has been opened.  They enlarge the server's congestion window, so
-#: that it sends later pages in one burst.  They also fill QPACK's table (RFC 9204), so that no later response waits for
-#: another packet with an entry of the table.
+#: Number of pages that are loaded as soon as a connection is open.  They enlarge the server's congestion window, so
+#: that the server sends later pages in one burst.  They also fill QPACK's dynamic table (RFC 9204), so that no later
+#: response depends on another packet that adds an entry to this table.
 WARM_UP = 3
 
 

@@ -1,7 +1,7 @@
 """A server with a fixed rate of handshakes, and clients that all connect to it at once (scenario `limits`).
 
-The server runs in a process of its own.  The work of a handshake is a pause of fixed length, so that the capacity is
-known and the same on every machine; connections, queues and time-outs are those of real sockets.
+The server runs in its own process.  Each handshake costs a pause of fixed length instead of CPU time, so that the
+capacity is known and the same on every machine.  The sockets are real, with the kernel's queues.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Self
 
 #: Reply of the server after a complete handshake.
 WELCOME = b"w"
-#: Reply of the server to a connection that it refuses because its queue is full.
+#: Reply of the server to a connection that is refused because the queue is full.
 BUSY = b"b"
 #: Backlog of a server without a limit.  The kernel caps it at net.core.somaxconn, 4096 by default.
 DEEP = 4096
@@ -38,7 +38,7 @@ class Served:
 
     #: Number of completed handshakes.
     handshakes: int
-    #: Number of completed handshakes whose client had closed the connection.
+    #: Number of completed handshakes with clients that had already closed the connection.
     wasted: int
     #: Number of connections that were refused at once.
     refused: int
@@ -53,15 +53,15 @@ class Server:
         capacity: handshakes per second.
         backlog: argument of listen().
         admit: maximum number of accepted connections that wait for their handshake; further ones are refused at once.
-            None: the server accepts a connection only when it is ready for its handshake.
+            If None, the server accepts a connection only when it is ready to start the handshake.
     """
 
     def __init__(self, capacity: float, backlog: int = DEEP, admit: int | None = None) -> None:
         words = [str(capacity), str(backlog), *([] if admit is None else [str(admit)])]
-        self._command = [sys.executable, __file__, *words]  # the file alone, because importing the package takes 1 s
+        self._command = [sys.executable, __file__, *words]  # not with -m, because importing the package takes 1 s
 
     def __enter__(self) -> Self:
-        # In a session of its own, the server is not interrupted by Ctrl-C, and ends when its standard input does.
+        # The server runs in its own session, so Ctrl-C does not interrupt it; it ends when its standard input ends.
         self._child = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -108,10 +108,7 @@ class Clients:
     lags: list[float] = field(default_factory=list)
 
     async def storm(self, clients: int, until: float, share: float) -> None:
-        """Have *clients* clients connect simultaneously.
-
-        Return after *until* seconds or once the fraction *share* of them is connected, whichever comes first.
-        """
+        """Let many clients connect at once; return after *until* seconds, or when *share* of them are connected."""
         began = asyncio.get_running_loop().time()
         done = asyncio.Event()
         needed = max(1, round(share * clients))
@@ -178,8 +175,9 @@ def _serve(listener: socket.socket, capacity: float, admit: int | None) -> Serve
                 _answer(sock, BUSY)
             else:
                 if not waiting:
-                    # After an idle time the schedule starts anew.  Otherwise the connection has waited in the listen
-                    # queue, and its handshake follows the previous one without a gap, even if this process was late.
+                    # After an idle period the schedule starts anew.  Otherwise the connection was waiting in the listen
+                    # queue, so its handshake is scheduled directly after the previous one, even if this process is
+                    # late.
                     done = (now if idle else done) + 1 / capacity
                     idle = False
                 waiting.append(sock)
@@ -202,10 +200,7 @@ def _answer(sock: socket.socket, reply: bytes) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Listen on a free loopback port, print the port, and serve until EOF on standard input.
-
-    Then print the counters of handshakes and refused connections (`Served`) as JSON.
-    """
+    """Listen on a free loopback port, print the port, serve until standard input ends, and print the counters."""
     parser = argparse.ArgumentParser(description="Serve a fixed number of handshakes per second.")
     parser.add_argument("capacity", type=float)
     parser.add_argument("backlog", type=int)

@@ -43,7 +43,7 @@ def check_slope_of_rounds(
 ) -> float:
     """Fit a line to the times of each round, and check that the median of the slopes is *trips*.
 
-    A round measures once at each round-trip time, so that a busy period of the machine affects all of them.
+    Each round measures once at every round-trip time, so that a busy period of the machine affects all of them alike.
 
     Args:
         findings: receives a row, a check, and a gate for the scatter of the slopes.
@@ -52,7 +52,7 @@ def check_slope_of_rounds(
         samples: pairs (round-trip time, times measured with this round-trip time, one per round), in milliseconds.
 
     Returns:
-        The median time in milliseconds in addition to the round trips.
+        The median of the time that is not due to round trips, in milliseconds.
     """
     rounds = list(zip(*([(rtt, time) for time in times] for rtt, times in samples), strict=False))
     row = findings.row(name, Estimate.of(Line.through(each).slope for each in rounds))

@@ -1,4 +1,4 @@
-"""Measures the reconnect storm of scenario `limits` below and above its tipping point, and with four mitigations."""
+"""The reconnect storms of scenario `limits`: below and above the tipping point, and with four remedies."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from experiments import Chart, Curve, Moment, Panel, Quantity, Run
 from scenarios.instruments.reconnecting import DEEP, Clients, Served, Server
 from theory import reconnect
 
-#: How long a reconnect storm is observed when no mitigation is enabled, as a multiple of the clients' time-out.
+#: How long a storm without a remedy is observed, as a multiple of the clients' time-out.
 WATCH = 8.0
-#: Maximum duration of a reconnect storm when a mitigation is enabled, as a multiple of the clients' time-out.
+#: Maximum duration of a storm with a remedy, as a multiple of the clients' time-out.
 CURE = 40.0
 #: Exponential back-off: upper bound of the first pause, as a multiple of the clients' time-out.
 BASE = 2.0
@@ -21,13 +21,14 @@ LONGEST = 16.0
 ROOM = 0.8
 #: Mean pause in seconds after a refusal; each pause is a random one between 50 % and 150 % of the mean.
 RETRY_AFTER = 0.1
-#: With back-off, the measurement ends when this share of the clients is connected, because the last ones wait longest.
+#: With back-off, the measurement ends when this share of the clients is connected, because the last clients may need
+#: much longer.
 MOST = 0.95
-#: Number of simulated storms from which the duration with back-off, which is random, is predicted.
+#: Number of simulated storms from which the duration with back-off is predicted, because this duration is random.
 SIMULATED = 60
-#: Relative tolerance for a number of clients or handshakes.
+#: Relative tolerance of a number of clients or handshakes.
 COUNTS = 0.25
-#: Tolerances for a time: relative, and absolute in seconds; the larger one applies.
+#: Tolerances of a time: relative, and absolute in seconds; the larger one applies.
 CLOSE, CLOSE_S = 0.15, 0.15
 #: Validity gate: maximum delay of the server relative to its schedule, as a fraction of the clients' time-out.
 LATE = 0.25
@@ -40,13 +41,13 @@ Pause = Callable[[int], float]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One storm: number of clients, their time-out and pauses, and the limits of the server."""
+    """Settings of one storm: number of clients, their time-out and pauses, and the limits of the server."""
 
     name: str
     clients: int
     #: Time in seconds after which a client abandons an attempt.
     timeout: float
-    #: End of the observation in seconds.
+    #: Time after which the observation ends, in seconds.
     until: float
     #: Returns the pauses of the clients, given a source of random numbers from 0 to 1.
     pause: Callable[[Callable[[], float]], Pause]
@@ -54,7 +55,7 @@ class Arm:
     backlog: int | None = None
     #: Maximum number of connections that wait for their handshake; further ones are refused at once.
     admit: int | None = None
-    #: Share of the clients whose connection ends the measurement.
+    #: The measurement ends when this share of the clients is connected.
     share: float = 1.0
 
     def simulated(self, capacity: float, seed: int) -> reconnect.Storm:
@@ -75,7 +76,7 @@ def _refused(rng: Callable[[], float]) -> Pause:
 
 
 class Storms:
-    """Measures storms of growing size, then the mitigations, each on the largest storm.
+    """Measures storms of growing size, then each remedy with the largest one.
 
     Args:
         capacity: handshakes per second of the server.
@@ -123,7 +124,7 @@ class Storms:
         return times[0], median(times), times[-1]
 
     def _recovers(self, arm: Arm) -> bool:
-        """Whether theory predicts that the storm ends; the negative control is judged by the same prediction."""
+        """Return whether theory predicts that the storm ends; the negative control uses the same prediction."""
         return arm not in self.plain or arm.clients < self.tipping
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -139,7 +140,7 @@ class Storms:
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Measure each storm against its own server process; a negative control omits the storms with a mitigation."""
+        """Measure each storm with its own server process; a negative control skips the storms with a remedy."""
         for arm in self.plain if run.negative else self.arms:
             run.phase(f"a reconnect storm: {arm.name}")
             with Server(self.capacity, arm.backlog or DEEP, arm.admit) as server:
