@@ -27,7 +27,7 @@ from telemetry import Telemetry
 
 #: Target: minimum ratio of our leaves to OpenSSL's signatures, both per CPU-second.
 BAR = 0.3
-#: Number of leaves that are logged with one write: the same as the number of clients in `acme_orders`.
+#: Number of leaf certificates logged per write; equal to the number of clients in `acme_orders`.
 BATCH = 50
 URLS = Urls("http://ca.example.com/crl/1.crl", "http://ca.example.com/issuer/1.cer", "http://ca.example.com/ocsp/1")
 

@@ -37,7 +37,7 @@ def backup(args: argparse.Namespace) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    """Stop the CA, restore the backup *args.file*, and start the CA again even if the backup is refused."""
+    """Stop the CA, restore the backup *args.file*, and start the CA again, even if the backup is rejected."""
     try:
         file = args.file.open("rb")
     except OSError as error:

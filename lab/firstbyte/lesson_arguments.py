@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_lesson(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command ``lesson`` to the command line, using *add*, which adds a command and returns its parser."""
+    """Add the ``lesson`` command; *add* registers a command with the command-line parser."""
     lesson = add(
         "lesson",
         "a course of twelve lessons: predict, measure, and solve an exercise that a checker verifies",
