@@ -200,7 +200,10 @@ class Omission(Experiment[Parameters]):
         found.chart(self._percentiles(loops))
 
     def _drain(self, usual: float) -> float:
-        """Return the time in seconds that the server needed after the stall to answer the open loop's backlog."""
+        """Return the time from the end of the stall to the last response to an open-loop request sent before that end.
+
+        The result is in seconds and excludes *usual*, the latency without a stall.
+        """
         end = self.stalled - self.began + self.p.stall_s
         answered = [at + latency for at, latency in self.open if at < end]
         return max(0.0, max(answered, default=end) - usual - end)

@@ -48,8 +48,8 @@ BUSY = 0.1
 ERRORS = 4.0
 #: Tolerance of the median number of responses that one lost packet delays, if each has its own stream or connection.
 APART = 0.5
-#: Minimum number of pages, for each way, that were delayed by exactly one lost packet.  If there are fewer by chance,
-#: up to twice as many pages are loaded.
+#: Minimum number of page loads, per loading method, that are delayed by exactly one lost packet.  If random loss delays
+#: fewer, up to twice as many pages are loaded.
 ENOUGH = 6
 #: Minimum ratio of the responses that one lost packet delays over HTTP/2 to those that it delays over HTTP/3.
 FACTOR = 2.0
@@ -322,7 +322,7 @@ class Quic(Experiment[Parameters]):
             ladders.add(run, packets, f"A {words} over QUIC, packet by packet", caption, f"quic-ladder{name}")
 
     def _delayed(self, page: Page) -> int:
-        """Return the number of delayed responses if the page lost a packet; otherwise 0, as the delays are noise."""
+        """Return the number of delayed responses; 0 if no packet was lost, because such delays are noise."""
         return sum(each > self._limit for each in page.times) if page.lost else 0
 
     def _one_lost(self, way: str) -> Estimate:

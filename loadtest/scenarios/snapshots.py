@@ -25,7 +25,7 @@ TAIL_LOSS = 0.03
 #: losses within a few round trips cost more than twice as much as one, because recovery sends only one segment per
 #: acknowledgement.  The confidence interval, which follows from the number of losses, is added to both bounds.
 ADDED = (0.8, 2.5)
-#: Number of losses over TCP that the judged arm needs.  With 20 losses, the 95 % interval of the added age is ± 60 %.
+#: Number of losses over TCP that the judged arm needs.  With 20, the 95 % interval of the added age is about ± 60 %.
 LOSSES = 20
 #: Largest p·D/Δ for which TCP's formula is used, where p is the loss rate, D the duration of a stall, and Δ the
 #: interval between snapshots.  Above this value, stalls overlap.
@@ -242,8 +242,8 @@ class Snapshots(Experiment[Parameters]):
     def _in_time(self, run: Run) -> None:
         """Add validity gates for the delay that the machine itself adds to sending and delivering snapshots.
 
-        Over UDP nothing else delays a snapshot.  The limits are derived from the tolerances of the ages, so that a busy
-        machine makes the run invalid before it makes a check fail.
+        Over UDP, nothing else delays a snapshot.  The limits are derived from the checks of snapshot ages, so that an
+        overloaded machine invalidates the run before it can fail a check.
         """
         sent, delivered, slowest = 0.0, 0.0, 0.0
         for arm in self.players:

@@ -34,12 +34,11 @@ class EarlyDataError(OSError):
 class Found:
     """The outcome of early data and of its replay."""
 
-    #: Round trips until the client has the response, excluding TCP's handshake.
+    #: Number of round trips until the client has the response, excluding the TCP handshake.
     round_trips: int
     #: Number of round trips until the client has the response if the session is resumed without early data.
     round_trips_without: int
-    #: Number of times that a request is executed which is sent once and replayed once, if the server accepts each
-    #: ticket only once.
+    #: Number of times that a server executes a request that is sent and then replayed, if it accepts each ticket once.
     executed: int
     #: The same for a server without protection against replay.
     executed_unprotected: int

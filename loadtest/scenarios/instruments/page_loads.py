@@ -65,7 +65,7 @@ class Pages(ABC, Generic[T]):
 
 
 class _TcpPages(Pages[T]):
-    """Base class for pages over TCP; its connections block, so they run in threads."""
+    """Base class for page loads over TCP; they use blocking sockets, so each connection runs in its own thread."""
 
     #: Protocol to offer in ALPN; "" for none.
     alpn = ""

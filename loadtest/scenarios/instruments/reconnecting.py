@@ -108,7 +108,10 @@ class Clients:
     lags: list[float] = field(default_factory=list)
 
     async def storm(self, clients: int, until: float, share: float) -> None:
-        """Let many clients connect at once; return after *until* seconds, or when *share* of them are connected."""
+        """Have *clients* clients connect simultaneously.
+
+        Return after *until* seconds or once the fraction *share* of them is connected, whichever comes first.
+        """
         began = asyncio.get_running_loop().time()
         done = asyncio.Event()
         needed = max(1, round(share * clients))
@@ -200,7 +203,10 @@ def _answer(sock: socket.socket, reply: bytes) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Listen on a free loopback port, print the port, serve until standard input ends, and print the counters."""
+    """Listen on a free loopback port, print the port, and serve until EOF on standard input.
+
+    Then print the counters of handshakes and refused connections (`Served`) as JSON.
+    """
     parser = argparse.ArgumentParser(description="Serve a fixed number of handshakes per second.")
     parser.add_argument("capacity", type=float)
     parser.add_argument("backlog", type=int)

@@ -1,4 +1,4 @@
-"""The reconnect storms of scenario `limits`: below and above the tipping point, and with four remedies."""
+"""Measures the reconnect storms of scenario `limits` below and above the tipping point, and with four mitigations."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from experiments import Chart, Curve, Moment, Panel, Quantity, Run
 from scenarios.instruments.reconnecting import DEEP, Clients, Served, Server
 from theory import reconnect
 
-#: How long a storm without a remedy is observed, as a multiple of the clients' time-out.
+#: How long a reconnect storm is observed when no mitigation is enabled, as a multiple of the clients' time-out.
 WATCH = 8.0
-#: Maximum duration of a storm with a remedy, as a multiple of the clients' time-out.
+#: Maximum duration of a reconnect storm when a mitigation is enabled, as a multiple of the clients' time-out.
 CURE = 40.0
 #: Exponential back-off: upper bound of the first pause, as a multiple of the clients' time-out.
 BASE = 2.0
@@ -76,7 +76,7 @@ def _refused(rng: Callable[[], float]) -> Pause:
 
 
 class Storms:
-    """Measures storms of growing size, then each remedy with the largest one.
+    """Measures storms of growing size, then the mitigations, each on the largest storm.
 
     Args:
         capacity: handshakes per second of the server.
@@ -140,7 +140,7 @@ class Storms:
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Measure each storm with its own server process; a negative control skips the storms with a remedy."""
+        """Measure each storm against its own server process; a negative control omits the storms with a mitigation."""
         for arm in self.plain if run.negative else self.arms:
             run.phase(f"a reconnect storm: {arm.name}")
             with Server(self.capacity, arm.backlog or DEEP, arm.admit) as server:
