@@ -167,7 +167,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         logger.info(
             "serving", base=server.settings.base, lifetime_s=server.leaves.lifetime, validations_resumed=resumed
         )
-        gc.freeze()  # the modules' objects stay until the end: collections need not visit them
+        gc.freeze()  # garbage collections need not visit the modules' objects, which live until the process ends
         watching = asyncio.create_task(watch.run())
         await telemetry.until_stopped()
         watching.cancel()

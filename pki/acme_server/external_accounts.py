@@ -1,4 +1,4 @@
-"""External account binding (RFC 8555 section 7.3.4): only holders of keys that the CA gave out can create accounts.
+"""External account binding (RFC 8555 section 7.3.4): only holders of a key issued by the CA can create accounts.
 
 This module verifies bindings; it does not store them, and a key may be used for any number of accounts.
 """
@@ -16,7 +16,7 @@ from authority import AuthorityError
 
 #: Hash function of each permitted MAC algorithm (RFC 7518 section 3.2).
 ALGORITHMS = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
-#: A line of the file of keys: an identifier, and the key in base64url.
+#: A line of the key file: an identifier, and the key in base64url.
 LINE = re.compile(r"(?P<kid>[A-Za-z0-9._-]{1,64})\s+(?P<key>[A-Za-z0-9_-]+)")
 #: Minimum size of a key in bytes, the size of an HS256 hash (RFC 7518 section 3.2).
 MIN_KEY = 32
@@ -27,7 +27,7 @@ def load_keys(path: Path) -> dict[str, bytes]:
     """Return the keys in the file at *path*, by identifier: one per line, ``KID KEY``, with the key in base64url.
 
     Raises:
-        AuthorityError: the file cannot be read, or a line is malformed; the message gives the line, but not the key.
+        AuthorityError: the file cannot be read, or a line is malformed; the message has the line number, not the key.
     """
     try:
         lines = path.read_text(encoding="ascii").splitlines()

@@ -45,8 +45,8 @@ class IssuingFiles:
     def remove_retired(self, needed: Callable[[Issuer], bool]) -> None:
         """Delete the files of each retired issuing CA that is no longer *needed*; `reload` then stops its publication.
 
-        The certificate is deleted before the key, and the mark last, so that a removal that was killed is repeated and
-        the remaining files can always be loaded.
+        The certificate is deleted first, then the key, and last the file that marks the CA as retired.  The remaining
+        files can therefore always be loaded, and an interrupted removal is repeated.
 
         Raises:
             StoreError: *needed* cannot read the store.

@@ -81,7 +81,7 @@ class Leaves:
         backdate = self.backdate
         if short := [self._by_name[name] for name in names if name in self._by_name]:
             lifetime = min(lifetime, *short)
-            # Clients renew after a share of the whole validity, which a long backdate would distort.
+            # Clients renew after a share of the whole validity period, which a long backdate would distort.
             backdate = min(backdate, max(1.0, lifetime / 50))
         leaf = self._template(kind).issue(public_key, names, now, lifetime, backdate)
         chain, faults = self._chain, self._telemetry.faults

@@ -52,7 +52,8 @@ class Orders:
         Args:
             request: the newAccount request.
             now: current time, in seconds since the epoch.
-            external: keys for external account binding, one of which a new account needs; None if it needs none.
+            external: keys for external account binding; a new account must be bound to one of them.  None if no binding
+                is required.
 
         Returns:
             The account, and whether it is new.

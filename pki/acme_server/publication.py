@@ -49,7 +49,9 @@ class Publications:
     """The publications of all issuers of the CA."""
 
     def __init__(self, telemetry: Telemetry, store: Store, issued: IssuanceLog) -> None:
-        """Declare the metrics; then call `add` for each issuer, and `renew_if_due` before the first request.
+        """Declare the metrics.
+
+        The caller then calls `add` for each issuer, and `renew_if_due` before the first request.
 
         Args:
             telemetry: clock, faults and metrics of the service.

@@ -66,7 +66,7 @@ class Recalls:
         return isinstance(serial, str) and self._store.certificate(serial) is not None
 
     def _show(self) -> dict[str, Any]:
-        """Return each recall: how many valid certificates it selects, how many were replaced, names of the rest."""
+        """Return the state of each recall: numbers of selected and of replaced certificates, and names of the rest."""
         now = self._clock.time()
         valid = self._store.certificates(now)
         replaced = self._store.replaced()

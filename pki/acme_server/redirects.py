@@ -75,7 +75,7 @@ def next_target(target: Target, location: str, issuer: Issuer, ports: Ports) -> 
 
 
 def check_address(address: str, *, local: bool) -> None:
-    """Raise `Problem` if the CA must not connect to *address*: it is not the address of a web server of another host.
+    """Raise `Problem` if the CA must not connect to *address* because no other host's web server can have this address.
 
     Args:
         address: IPv4 address of the name being validated, or of a redirect's target.

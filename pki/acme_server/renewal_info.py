@@ -7,7 +7,8 @@ from authority import Certificate, Recall
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 #: Duration of the suggested renewal window after a change of the issuing CA, as a fraction of the leaf's lifetime.
 MOVING = 0.1
-#: Retry-After in responses with renewal information: six hours for a lifetime of 47 days, and its minimum in seconds.
+#: Retry-After in responses with renewal information: as a fraction of the certificate's lifetime (six hours of 47
+#: days), and its minimum in seconds.
 ASK_AGAIN, MIN_ASK_AGAIN = 6 / (47 * 24), 1
 
 

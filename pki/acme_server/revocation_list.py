@@ -1,7 +1,7 @@
 """The CRL of one issuer (RFC 5280 section 5).
 
 The CRL is renewed after each revocation and at half of its lifetime, so that it never expires.  The encoded entries
-stay in memory, so that a new CRL with 100,000 entries occupies the event loop for a few hundredths of a second only.
+stay in memory, so that a new CRL with 100,000 entries blocks the event loop for only a few hundredths of a second.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class RevocationList:
         self._changed = True
 
     def changed(self, certificate: Certificate) -> None:
-        """Add or update the entry of a revoked *certificate* if this CA issued it, so that a new CRL is due."""
+        """Add or update the entry of a revoked *certificate* of this CA, so that a new CRL is due; ignore others."""
         if certificate.revoked is None or certificate.issuer not in {"", self._issuer.key_id.hex()}:
             return
         self._changed = True
@@ -62,7 +62,7 @@ class RevocationList:
             return False
         # An expired certificate stays on one more CRL (RFC 5280 section 3.3).
         after = now - LIFETIME
-        if self._entries is None or now < self.issued:  # a clock that stepped back revives entries that were removed
+        if self._entries is None or now < self.issued:  # if the clock was set back, removed entries are needed again
             found = self._store.revoked(after, self._issuer.key_id.hex())
             self._entries = {each.serial: (end, encode_entry(each)) for end, each in found}
         elif expired := [serial for serial, (end, _) in self._entries.items() if end <= after]:

@@ -36,8 +36,8 @@ CRITICAL = 128
 async def validate_http01(stub: AsyncStub, issuer: Issuer, name: str, token: str, expected: str, ports: Ports) -> None:
     """Fetch the http-01 response from *name*, and compare it with the key authorization *expected*.
 
-    Each name is resolved once, and the address that was checked is connected to, so that a name server cannot give
-    another address in between (DNS rebinding).
+    Each name is resolved only once, and the connection goes to the address that was checked, so that a name server
+    cannot substitute another address after the check (DNS rebinding).
 
     Raises:
         Problem: validation failed; the type is dns, connection, incorrectResponse, unauthorized or rejectedIdentifier.

@@ -20,8 +20,8 @@ INTERVAL = 0.1
 #: Interval between test writes to the store, and between attempts to renew the server's own certificate after a
 #: failure, in seconds.
 STORE_INTERVAL, RETRY = 1.0, 1.0
-#: How long expired orders are kept, in seconds, and maximum number of orders that are deleted at once.  Deleting this
-#: many takes about ten milliseconds, in which the server answers no requests.
+#: How long expired orders are kept, in seconds, and maximum number of orders that are deleted at once.  Deleting 500
+#: orders takes about ten milliseconds, during which the server answers no requests.
 KEEP, MAX_PRUNED = 3600.0, 500
 
 
@@ -67,7 +67,7 @@ class Watch:
                 self._server.telemetry.health.set("listener", ok=False, detail=str(error))
 
     def check(self) -> None:
-        """Renew the server's own certificate, test and prune the store if they are due; record the health checks."""
+        """Renew the server's own certificate, test the store and prune it, each if due; record the health checks."""
         clock, store = self._server.telemetry.clock, self._server.store
         at, now = clock.monotonic(), clock.time()
         if at >= self._next_write:
@@ -98,7 +98,7 @@ class Watch:
             self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
 
     def follow_issuing(self) -> None:
-        """Reload the issuing CAs' files if they changed, and renew the server's own certificate with a new CA.
+        """Reload the issuing CAs' files if they changed; if another CA signs now, renew the server's own certificate.
 
         Retired issuing CAs whose last leaf has expired are removed.
         """
@@ -118,7 +118,7 @@ class Watch:
             self._server.telemetry.health.set("issuing files", ok=True)
 
     def _has_leaves(self, issuer: Issuer) -> bool:
-        """Return whether a leaf of *issuer* has not expired yet, so that its revocation data is still needed."""
+        """Return whether a leaf of *issuer* is still valid, so that the issuer's revocation data is needed."""
         return self._server.store.last_expiry(issuer.key_id.hex()) > self._server.telemetry.clock.time()
 
     async def _refuse(self) -> None:

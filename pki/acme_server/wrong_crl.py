@@ -1,4 +1,4 @@
-"""Defective CRLs for the fault ``wrong_crl``: clients must reject them and keep their current CRL."""
+"""Fault ``wrong_crl``: serves defective CRLs, which clients must reject while they keep their current CRL."""
 
 from aiohttp import web
 
@@ -7,8 +7,8 @@ from authority import Issuer, issue_root, new_key
 from authority.revocation import sign_crl
 from telemetry import Faults
 
-#: Kinds of defects: no CRL at all (503), a CRL whose nextUpdate has passed, one that another key has signed, one with a
-#: lower number than the current CRL (a replay), and one that is cut off.
+#: Kinds of defects: no CRL at all (503), a CRL whose nextUpdate has passed, a CRL signed with another key, a CRL with a
+#: lower number than the current one (a replay), and a truncated CRL.
 KINDS = ("unavailable", "expired", "wrong-issuer", "replayed", "truncated")
 
 
@@ -23,7 +23,7 @@ def wrong_crl(faults: Faults, issuer: Issuer, crl: RevocationList, now: float) -
     Args:
         faults: the service's faults.
         issuer: the CA whose CRL was requested.
-        crl: its current CRL.
+        crl: the issuer's current CRL.
         now: current time, in seconds since the epoch.
     """
     on = faults.hit("wrong_crl") if faults.any_on else None
