@@ -109,7 +109,7 @@ def _rotate(args: argparse.Namespace) -> int:
 
 
 def _backup(args: argparse.Namespace) -> int:
-    """Write the backup *args.file*, or restore it; print what it contains to standard error."""
+    """Write or restore the backup *args.file*; print a summary of its contents to standard error."""
     with contextlib.ExitStack() as stack:
         try:
             if args.command == "backup":

@@ -1,8 +1,8 @@
 """Backup and restore of the CA: issuing CAs with their encrypted keys, the store and the issuance log, in one tar file.
 
-A backup is consistent while the CA runs: the store is copied before the log, so that the log has every certificate of
-the copy.  The passphrase, the root and the trust anchor are not part of it.  `restore` validates everything before it
-writes the first file; the CA must not run meanwhile.
+A backup that is made while the CA runs is consistent: the store is copied before the log, so the log contains every
+certificate in the copy.  Passphrase, root and trust anchor are not part of a backup.  `restore` validates everything
+before it writes the first file; the CA must not run during a restoration.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from authority.keys import ACTIVE, active_number, issuing_numbers, load_issuer
 from authority.store import Store
 from hostfiles.atomic import atomic_write
 
-#: Name of the database, in the backup and in the CA's folder, and of the list of files with their hashes.
+#: Name of the database (in the backup and in the CA's folder), and of the backup's list of files with their hashes.
 STORE, MANIFEST = "store.sqlite", "manifest.json"
 #: Names of the other files in a backup.
 FILES = re.compile(r"store\.sqlite|issuance\.log|active|issuing[a-z0-9.-]*")
@@ -40,12 +40,12 @@ MODE = 0o600
 
 
 class BackupError(AuthorityError):
-    """A backup is damaged, or does not fit the lab into which it would be restored."""
+    """A backup is damaged, or belongs to another lab."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a backup contains."""
+    """Summary of a backup."""
 
     #: Number of issuing CAs.
     issuers: int
@@ -59,12 +59,12 @@ def backup(ca: Path, out: IO[bytes], now: float) -> Contents:
     """Write a backup of the CA's folder *ca* to *out*; *now* is the time in seconds since the epoch.
 
     Raises:
-        AuthorityError: a file cannot be read, or the files do not fit together.
+        AuthorityError: a file cannot be read, or the files are inconsistent.
     """
     with _errors(ca), tempfile.TemporaryDirectory(dir=ca, prefix=".backup-") as name:
         copy = Path(name)
         _copy_store(ca / STORE, copy / STORE)
-        whole, _, _ = (ca / FILE).read_bytes().rpartition(b"\n")  # a torn last line is not part of the log
+        whole, _, _ = (ca / FILE).read_bytes().rpartition(b"\n")  # an incomplete last line is not part of the log
         (copy / FILE).write_bytes(whole + b"\n" if whole else b"")
         for each in _issuing(ca):
             (copy / each.name).write_bytes(each.read_bytes())
@@ -89,10 +89,10 @@ def restore(
         ca: the CA's folder, which may be empty.
         passphrase_file: passphrase of the issuing keys; the keys in the backup must be encrypted with it.
         trust: root certificates; each issuing CA in the backup must be signed by one of them.
-        discard_newer: whether certificates may be forgotten that were issued after the backup.
+        discard_newer: whether the CA may forget certificates that it issued after the backup.
 
     Raises:
-        AuthorityError: the backup is damaged or does not fit; nothing was written.
+        AuthorityError: the backup is damaged or must not be restored here; nothing was written.
     """
     with _errors(ca), tempfile.TemporaryDirectory(dir=ca, prefix=".restore-") as name:
         copy = Path(name)
@@ -108,7 +108,7 @@ def restore(
                 f"{newer} certificates were issued to clients since this backup: restore with --discard-newer to "
                 "forget them"
             )
-        for suffix in ("-wal", "-shm"):  # of the database that is replaced
+        for suffix in ("-wal", "-shm"):  # SQLite's files that belong to the replaced database
             (ca / f"{STORE}{suffix}").unlink(missing_ok=True)
         kept = {each.name for each in copy.iterdir()}
         for each in sorted(copy.iterdir()):
@@ -124,12 +124,12 @@ def _issuing(folder: Path) -> list[Path]:
 
 
 def _newer(log: Path, saved: Path) -> int:
-    """Return how many entries of *log* that are not in *saved* are about clients' certificates, not the CA's own."""
+    """Return the number of clients' certificates that have an entry in *log* but not in *saved*."""
     known = set(saved.read_bytes().split(b"\n"))
     count = 0
     for line in log.read_bytes().split(b"\n") if log.exists() else ():
         if line not in known:
-            with contextlib.suppress(ValueError, AttributeError):  # a damaged line says nothing about a certificate
+            with contextlib.suppress(ValueError, AttributeError):  # a damaged line cannot be counted
                 count += json.loads(line).get("account") is not None
     return count
 
@@ -143,7 +143,7 @@ def _copy_store(source: Path, target: Path) -> None:
 
 
 def _check(folder: Path) -> Contents:
-    """Return the contents of the unpacked backup in *folder*; raise `AuthorityError` if its files do not fit."""
+    """Return a summary of the unpacked backup in *folder*; raise `AuthorityError` if its files are inconsistent."""
     numbers = issuing_numbers(folder)
     if active_number(folder) not in numbers:
         raise BackupError(f"expected the issuing CA {active_number(folder)}, which signs; there are {numbers}")

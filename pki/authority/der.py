@@ -1,4 +1,4 @@
-"""Encoding and splitting of DER (X.690), only as far as the CA needs it to fill in prepared structures."""
+"""Encodes and splits DER (X.690), only as far as the CA needs it to fill in prepared structures."""
 
 import datetime as dt
 import functools
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 #: Tags (X.690 section 8).
 INTEGER, BIT_STRING, OCTET_STRING, ENUMERATED, UTF8_STRING = b"\x02", b"\x03", b"\x04", b"\x0a", b"\x0c"
 SEQUENCE, SET, UTC_TIME, GENERALIZED_TIME = b"\x30", b"\x31", b"\x17", b"\x18"
-#: Length fields of contents shorter than 128 bytes, which are most of them.
+#: Length fields of contents shorter than 128 bytes, the common case.
 _SHORT = [bytes((size,)) for size in range(0x80)]
 _UTC = "%y%m%d%H%M%SZ"
 
 
 def tlv(tag: bytes, content: bytes) -> bytes:
-    """Return *content* with its tag and length in front."""
+    """Return the DER element with this *tag* and *content*."""
     size = len(content)
     if size < 0x80:
         return tag + _SHORT[size] + content
@@ -22,7 +22,7 @@ def tlv(tag: bytes, content: bytes) -> bytes:
 
 
 def split(data: bytes) -> Iterator[bytes]:
-    """Yield the elements of the concatenation *data*, each with its tag and length; *data* must be valid DER."""
+    """Yield the elements that are concatenated in *data*, each with its tag and length; *data* must be valid DER."""
     at = 0
     while at < len(data):
         begin, size = _content(data, at)
@@ -40,7 +40,7 @@ def integer(value: int) -> bytes:
     return tlv(INTEGER, value.to_bytes(value.bit_length() // 8 + 1))
 
 
-@functools.lru_cache(maxsize=1024)  # leaves issued in the same second share their times
+@functools.lru_cache(maxsize=1024)  # leaves issued in the same second have the same times
 def time(at: int) -> bytes:
     """Encode *at* (seconds since the epoch) as RFC 5280 section 4.1.2.5 requires: UTCTime until 2049."""
     moment = dt.datetime.fromtimestamp(at, dt.UTC)

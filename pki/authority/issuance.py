@@ -48,7 +48,7 @@ _ECDSA_SHA256, _ECDSA_SHA384 = (bytes.fromhex(f"300a06082a8648ce3d0403{last}") f
 _WORTHLESS = ec.generate_private_key(ec.SECP256R1())
 
 
-@dataclass(frozen=True)  # without slots: `cached_property` needs a dictionary
+@dataclass(frozen=True)  # without slots, because `cached_property` needs an instance dictionary
 class Issuer:
     """A CA certificate, its private key, and the chain that servers send after a leaf of this CA."""
 
@@ -70,7 +70,7 @@ class Issuer:
 
     @functools.cached_property
     def not_after(self) -> float:
-        """The end of the issuer's certificate, in seconds since the epoch."""
+        """The time at which the issuer's certificate expires, in seconds since the epoch."""
         return self.certificate.not_valid_after_utc.timestamp()
 
     @functools.cached_property
@@ -80,7 +80,7 @@ class Issuer:
 
     @functools.cached_property
     def _constraints(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The permitted and the excluded DNS names in the certificate's name constraints, each after a dot."""
+        """The permitted and the excluded DNS names in the certificate's name constraints, each with a leading dot."""
         try:
             constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         except x509.ExtensionNotFound:
@@ -93,7 +93,7 @@ class Issuer:
 
     @functools.cached_property
     def algorithm(self) -> bytes:
-        """The signature algorithm of `signed`, as an AlgorithmIdentifier in DER; only EC keys are supported."""
+        """The signature algorithm that `signed` uses, as an AlgorithmIdentifier in DER; only EC keys are supported."""
         if not isinstance(self.key, ec.EllipticCurvePrivateKey):
             raise AuthorityError("expected an issuing CA with an EC key")
         return _ECDSA_SHA384 if isinstance(hash_for(self.key), hashes.SHA384) else _ECDSA_SHA256
@@ -195,7 +195,7 @@ def leaf_builder(
     usages: Sequence[x509.ObjectIdentifier],
     serial: int | None = None,
 ) -> x509.CertificateBuilder:
-    """Return a leaf that is not signed yet; see `issue_leaf` for the arguments.  *serial* is random by default."""
+    """Return an unsigned leaf; see `issue_leaf` for the arguments.  *serial* is random by default."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
     builder = new_certificate(subject, issuer, public_key, now, lifetime, backdate, serial)

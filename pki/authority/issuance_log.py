@@ -1,8 +1,8 @@
 """Issuance log: an append-only file with one entry for every certificate that the CA signs, in a hash chain.
 
-An entry is on disk before its certificate leaves the CA; one write serves all entries that wait for it.  A last line
-without a newline is an incomplete write by a process that crashed before its certificate left the CA, so the line is
-removed.  Several processes may write to the same file.
+An entry is on disk before its certificate leaves the CA; entries that are added at the same time share one write.  A
+last line without a newline is an incomplete write by a process that crashed before its certificate left the CA, so the
+line is removed.  Several processes may write to the same file.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class IssuanceLog:
 
         Args:
             now: time of issuance, in seconds since the epoch.
-            certificate: what `facts` returns for the signed certificate.
+            certificate: result of `facts` for the signed certificate.
             names: DNS names in the certificate.
             account: the ACME account that ordered the certificate; None for the CA itself.
         """
@@ -188,7 +188,7 @@ def fingerprint_of(certificate: x509.Certificate) -> tuple[str, str]:
 
 
 def facts(certificate: x509.Certificate) -> dict[str, object]:
-    """Return what an entry says about a certificate, in addition to the names and the account."""
+    """Return the fields of an entry that describe a certificate, other than names and account."""
     begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     name = certificate.issuer.rfc4514_string()
     return facts_of(certificate.serial_number, name, begin, end, certificate.public_bytes(Encoding.DER))

@@ -1,8 +1,8 @@
-"""Fast issuance of leaves: everything that all leaves of one issuer and profile share is encoded and checked once.
+"""Issues leaves fast: the parts that all leaves of one issuer and profile share are encoded and checked only once.
 
-Only serial number, validity, subject, public key and subjectAltName differ between leaves.  They are checked for each
-leaf (`authority.lint`) and inserted into the prepared DER, which is then signed.  The result is byte for byte what
-`issue_leaf` returns for the same fields.
+Only serial number, validity, subject, public key and subjectAltName differ between leaves.  These fields are checked
+for each leaf (`authority.lint`) and inserted into the prepared DER, which is then signed.  The result is identical,
+byte for byte, to that of `issue_leaf` for the same fields.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from authority.errors import AuthorityError
 from authority.issuance import Issuer, Urls, issue_leaf, new_serial
 from authority.lint import check_fields, check_leaf
 
-#: Name of the specimen, within the name constraints of every issuer.
+#: DNS name in the specimen; it is within the name constraints of every issuer.
 _SPECIMEN = "specimen.localhost.test"
 #: Object identifiers of commonName and of the extensions that differ between leaves, in DER.
 _COMMON_NAME = bytes.fromhex("0603550403")
 _SUBJECT_ALT_NAME, _SUBJECT_KEY_IDENTIFIER = bytes.fromhex("0603551d11"), bytes.fromhex("0603551d0e")
-#: Size of a SHA-1 hash, which is the subject key identifier and the last field of the specimen.
+#: Size of a SHA-1 hash in bytes; the subject key identifier is such a hash, and the last field of the specimen.
 _SHA1 = 20
 _TRUE = bytes.fromhex("0101ff")
-#: Tag of dNSName in a GeneralName, and of the extensions in a TBSCertificate.
+#: Tag of dNSName in a GeneralName, and tag of the extensions in a TBSCertificate.
 _DNS_NAME, _EXTENSIONS = b"\x82", b"\xa3"
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A leaf that was just issued."""
+    """A newly issued leaf."""
 
     serial: int
     #: Begin and end of the validity period, in seconds since the epoch.
@@ -49,12 +49,12 @@ class Leaf:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """The leaf as an object of the library cryptography."""
+        """The leaf as a certificate object of the package ``cryptography``."""
         return x509.load_der_x509_certificate(self.der)
 
 
 class LeafTemplate:
-    """Issues the leaves of one CA with one set of extensions."""
+    """Issues leaves of one CA that have the same extensions."""
 
     def __init__(self, issuer: Issuer, urls: Urls | None, usages: Sequence[x509.ObjectIdentifier]) -> None:
         """Encode a specimen, and check it with the complete lint; see `issue_leaf` for the arguments.
@@ -120,5 +120,5 @@ class LeafTemplate:
 
 
 def _extension(start: bytes, value: bytes) -> bytes:
-    """Return an extension; *start* is its object identifier, and the flag of critical extensions."""
+    """Return an extension in DER; *start* is its encoded object identifier and, if it is critical, the flag."""
     return der.tlv(der.SEQUENCE, start + der.tlv(der.OCTET_STRING, value))

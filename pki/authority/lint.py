@@ -1,8 +1,8 @@
-"""Lint of leaf certificates before they are signed: cheap checks on the hot path of issuance.
+"""Checks leaf certificates before they are signed; the checks are cheap, because they run for every issuance.
 
-`check_leaf` checks a complete certificate, signed with a throwaway key that no one trusts.  `check_fields` checks only
-the fields that differ between leaves; `authority.leaf_template` calls it for each leaf, after it has checked a complete
-specimen once.  In the tests, `pkilint`, which is thorough but slow, checks every kind of certificate.
+`check_leaf` checks a complete certificate, signed with a temporary key that no one trusts.  `check_fields` checks only
+the fields that differ between leaves; `authority.leaf_template` checks a complete specimen once, and then calls
+`check_fields` for each leaf.  In the tests, the thorough but slow `pkilint` checks every kind of certificate.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Certificate revocation lists (RFC 5280 section 5).
 
-These functions do not read clocks or files: the time and the signing keys are arguments.  Entries are encoded one by
-one, so that a CA with many of them can keep them and only sign a list again.
+These functions do not read clocks or files: the time and the signing keys are arguments.  Entries are encoded
+separately, so that a CA with many entries can reuse them when it signs the next CRL.
 """
 
 import datetime as dt
@@ -23,7 +23,7 @@ REASONS = {
 }
 #: Object identifiers of the extensions CRLReason, authorityKeyIdentifier and CRLNumber, in DER.
 _REASON, _AUTHORITY_KEY, _NUMBER = (bytes.fromhex(f"0603551d{last}") for last in ("15", "23", "14"))
-#: Version 2 of CRLs, and the tag of their extensions.
+#: Encoded version number of a CRL of version 2, and tag of the extensions.
 _VERSION, _EXTENSIONS = der.integer(1), b"\xa0"
 
 

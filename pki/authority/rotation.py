@@ -10,7 +10,8 @@ are ready for the next step; `firstbyte pki rotate` does.
     trust-new     the trust bundle contains the new root only            (only for a new root)
     retire        the private key of the old root is deleted; the old issuing CA is marked as retired
 
-A retired issuing CA signs nothing but revocation data.  The CA server deletes its files when its last leaf has expired.
+A retired issuing CA signs only revocation data.  The CA server deletes the retired CA's files when its last leaf has
+expired.
 """
 
 import json

@@ -64,7 +64,7 @@ class Account:
     contact: tuple[str, ...]
     #: Time of registration, in seconds since the epoch.
     created: float
-    #: External account binding (RFC 8555 section 7.3.4), a JWS; None if the CA required none.
+    #: External account binding (RFC 8555 section 7.3.4), a JWS; None if the account has no binding.
     binding: dict[str, Any] | None = None
 
 
@@ -358,7 +358,7 @@ class Store:
         self._put(order, *authorizations, *(() if certificate is None else (certificate,)))
 
     def prune(self, before: float, limit: int) -> int:
-        """Delete up to *limit* orders that expired before *before*, with their authorizations; return how many.
+        """Delete up to *limit* orders that expired before *before*, with their authorizations; return their number.
 
         Certificates and accounts are kept.
         """

@@ -48,7 +48,7 @@ class WorkingSet:
         self._records[type(record), key] = self.batch.records[type(record), key] = record
 
     def forget(self, kind: type, key: str) -> None:
-        """Remove a record from the cache because it was changed or deleted on disk."""
+        """Remove from the cache a record that was changed or deleted on disk."""
         self._records.pop((kind, key), None)
         self._children.pop(key, None)
 
