@@ -1,4 +1,4 @@
-"""Drill D5 `acme-chaos`: while renewals are due, the CA fails in nine ways, each for the next few requests."""
+"""Drill D5 `acme-chaos`: while renewals are due, the CA fails in nine ways, each of them for a few requests."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from renewal.client import AcmeClient, retry_after
 from renewal.lifecycle import Lifecycle
 from renewal.schedule import Rule
 
-#: Faults of the CA that make one order fail, with the resources at which the drill injects them.
+#: Faults of the CA that make one order fail, each with the ACME resources at which the drill injects it.
 FATAL: Mapping[str, tuple[str, ...]] = {
     "acme_429": ("new-order",),
     "acme_503": ("new-order", "authorization", "challenge", "finalize"),
@@ -33,10 +33,10 @@ HARMLESS: Mapping[str, tuple[str, ...]] = {
     "acme_slow": ("new-order", "challenge", "finalize"),
     "acme_processing": ("authorization", "order"),
 }
-#: Fault of the CA's renewal information, and the kinds that must not move a renewal.
+#: Fault of the CA's renewal information, and kinds of this fault that must not change the time of a renewal.
 WINDOW, WINDOWS = "acme_renewal_window", ("malformed", "missing", "inverted", "far-future")
-#: Fractions of the lifetime at which simulated hosts renew: they are spread, as if the hosts had enrolled on different
-#: days, and every host keeps at least a third of its lifetime.
+#: Simulated hosts renew at times between these fractions of the lifetime, as if they had enrolled on different days; at
+#: least a third of each host's lifetime is left.
 EARLIEST, LATEST = 0.35, SHARE
 #: Fractions of the lifetime during which the faults are switched on one after the other.
 FIRST, LAST = 0.3, 0.6
@@ -65,7 +65,7 @@ class PunctualClient(AcmeClient):
         super().__init__(*arguments)
         #: Event-loop time before which no request may be sent; 0 if the CA did not ask the client to wait.
         self._not_before = 0.0
-        #: Number of responses with Retry-After, and by how many seconds the next request was early, if it was.
+        #: Number of responses with Retry-After; for each request that was sent too early, by how many seconds.
         self.asked, self.early = 0, list[float]()
 
     def _sign(self, url: str, payload: dict[str, Any] | None) -> bytes:
@@ -77,7 +77,7 @@ class PunctualClient(AcmeClient):
 
     async def _heard(self, response: aiohttp.ClientResponse) -> None:
         wait = retry_after(response.headers.get("Retry-After"))
-        # Retry-After in renewal information is the interval between polls, and does not concern orders (RFC 9773).
+        # In renewal information, Retry-After is the interval between polls; it does not apply to orders (RFC 9773).
         if wait is not None and response.method == "POST":
             self.asked += 1
             self._not_before = asyncio.get_running_loop().time() + wait
@@ -85,7 +85,7 @@ class PunctualClient(AcmeClient):
 
 
 class Impatient(Lifecycle):
-    """State machine that retries at once, for the negative control."""
+    """State machine of a host that retries at once, for the negative control."""
 
     def failed(self, now: float, error: str, retry_after: float | None = None) -> float:  # noqa: ARG002 - the control ignores the CA's request to wait
         """Report a failed renewal; the next attempt is due at once."""
@@ -129,7 +129,7 @@ class AcmeChaos(Drill[Parameters]):
         self.failures = 0
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: the first certificates, and most of a lifetime."""
+        """Return the expected duration in seconds: enrolment, and most of a lifetime."""
         return self.before + 2 + self.p.hosts / 10 + (SHARE + 0.15) * self.p.life + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -243,11 +243,11 @@ class AcmeChaos(Drill[Parameters]):
 
 
 def renewed_in_time(stage: Rehearsal, host: str) -> bool:
-    """Return whether *host* held at least two certificates, and received each of them before the last one expired."""
+    """Return whether *host* had at least two certificates, and received each one before the previous one expired."""
     held = stage.watch.of(host)[-2:]
     return len(held) == 2 and held[1].issued < held[0].not_after
 
 
 def _reason(error: str) -> str:
-    """Return the part of an ACME client's error message that does not depend on the order."""
+    """Return the part of an ACME client's error message that is the same for all orders."""
     return error.split(": ", 1)[-1][:80]

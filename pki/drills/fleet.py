@@ -1,6 +1,7 @@
-"""Simulated hosts of a drill: each has the renewal agent's state machine, an ACME account, and a name of its own.
+"""Simulated hosts of a drill; each has the renewal agent's state machine, an ACME account, and its own name.
 
-The hosts place real orders at the lab's CA.  They serve no clients, so that one process can simulate hundreds of them.
+The hosts place real orders with the lab's CA.  They serve no clients, so that one process can simulate hundreds of
+them.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from renewal.errors import RenewalError
 from renewal.lifecycle import Lifecycle, Validity
 from renewal.schedule import Rule
 
-#: DNS label below which all hosts have their names; a wildcard record resolves these names to this host.
+#: DNS label below which all simulated hosts have their names; a wildcard record resolves these names to this host.
 DOMAIN = "fleet"
 #: Maximum number of first certificates that are ordered at the same time.
 AT_ONCE = 16
@@ -34,11 +35,11 @@ class Host:
     client: AcmeClient
     #: Additional names in the host's certificate.
     also: tuple[str, ...] = ()
-    #: The certificate in use; None if the drill only assumes an initial certificate.
+    #: The certificate in use; None if the drill only assumes that the host has an initial certificate.
     leaf: x509.Certificate | None = None
     #: Start time of each order.
     orders: list[float] = field(default_factory=list)
-    #: Time at which the host had a new certificate.
+    #: Time at which the host received a new certificate; infinity before that.
     renewed: float = math.inf
     #: Error message of each failed order.
     errors: list[str] = field(default_factory=list)
@@ -46,7 +47,7 @@ class Host:
     kinds: list[str] = field(default_factory=list)
     #: Error message of each failed poll of the CA's renewal information.
     poll_errors: list[str] = field(default_factory=list)
-    #: Number of times that renewal information moved the renewal.
+    #: Number of times that renewal information changed the time of the renewal.
     moved: int = 0
     #: Whether the host polls the CA's renewal information.
     polls: bool = True
@@ -55,7 +56,7 @@ class Host:
 
     @property
     def late(self) -> bool:
-        """Whether the host had no new certificate before the first one expired."""
+        """Whether the first certificate expired before the host received a new one."""
         return math.isinf(self.renewed) or self.renewed > self.not_after
 
 

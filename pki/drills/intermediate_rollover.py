@@ -15,7 +15,7 @@ from experiments import Control, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from monitor.openssl import Prober
 
-#: Name of the only set of roots with which clients judge the chains.
+#: Name of the only set of roots with which clients verify the chains.
 BUNDLE = "the trust bundle"
 
 
@@ -60,7 +60,7 @@ class IntermediateRollover(Rollover[Parameters]):
         self.old_leaf = ""
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: three steps, in each of which clients judge the chain."""
+        """Return the expected duration in seconds: three steps, each with a verification of the chain by clients."""
         return self.before + len(STEPS[self.kind]) * (self.p.pause + 4.0) + 2.0 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -82,7 +82,7 @@ class IntermediateRollover(Rollover[Parameters]):
         self.old_leaf = await judge_with_openssl(old_chain)
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that no request was lost, all clients accepted the chains, and no old chain is left."""
+        """Check that no request was lost, that all clients accepted the chains, and that no old chain is left."""
         stage.gates(self.began)
         self.check_nothing_lost(run, stage)
         self.check_clients(run)

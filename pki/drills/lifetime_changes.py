@@ -1,7 +1,8 @@
-"""The drill `year` with a policy: certificate lifetimes become shorter in steps, and clients have different rules.
+"""The drill `year` with a policy: certificate lifetimes shrink in steps, and clients have different renewal rules.
 
-Three hosts of the lab renew by their own rule, a share of the lifetime.  Simulated hosts apply the fixed rules of other
-clients; their certificates are ordered from the lab's CA, but serve no one, so that an expired one costs no request.
+Three hosts of the lab renew after a share of the lifetime, as their agents always do.  Simulated hosts apply the fixed
+rules of other clients.  Their certificates come from the lab's CA, but are not served to clients, so no request is lost
+if one of them expires.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ RULES: Mapping[str, Callable[[float], float]] = {
 HOSTS = (HOST, "edge-far", "news")
 #: Duration of the shortest lifetime, in seconds.
 SHORTEST = 15.0
-#: Nominal days of each step after the last renewal.
+#: Duration of each step after its last renewal, in nominal days.
 REST = 4.0
 #: Validity gate: maximum duration of an order, in seconds; a longer one would use up the four days that are left if a
 #: certificate of 64 days is renewed after 60.
@@ -43,15 +44,16 @@ PROMPT = 1.2
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """A renewal by one rule; times are in seconds on the run's timeline."""
+    """A renewal according to one rule; times are in seconds on the run's timeline."""
 
     rule: str
     #: Lifetime of the replaced certificate, in nominal days.
     life: float
     issued: float
     not_after: float
-    #: Start of the order, and time at which the new certificate was there; infinite if the order failed.
+    #: Start of the order.
     ordered: float
+    #: Arrival of the new certificate; infinity if the order failed.
     renewed: float
 
 
@@ -61,7 +63,7 @@ class LifetimeChanges:
     def __init__(self, policy: str, *, negative: bool) -> None:
         """Prepare the steps of *policy*, one of the keys of `POLICIES`."""
         self.policy, self.lives, self.negative = policy, POLICIES[policy], negative
-        #: Nominal seconds are the same in every step: a day lasts as long in the first as in the last.
+        #: Scale from nominal days to seconds, the same in every step.
         self.scale = Scale(SHORTEST, self.lives[-1])
         self.renewals: list[Renewed] = []
         #: Start and end of the renewals with which each step begins, in seconds on the run's timeline.
@@ -74,13 +76,13 @@ class LifetimeChanges:
         return sum(self.scale.seconds(self._step(life)) + 4 for life in self.lives)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the days left at a renewal for each rule and lifetime; a negative number means an expired one."""
+        """Predict the days left at a renewal for each rule and lifetime; a negative number means after expiry."""
         return {"requests lost": Quantity(0)} | {
             _row(rule, life): Quantity(life - after(life), "d") for life in self.lives for rule, after in RULES.items()
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """For each lifetime: issue certificates to all hosts, and wait until every rule has renewed once."""
+        """For each lifetime, issue certificates to all hosts, and wait until each of them has renewed once."""
         fleet = Fleet(run, stage, Enrolment())
         await fleet.publish()
         self.began = run.now()
@@ -126,7 +128,7 @@ class LifetimeChanges:
         return max(after(life) for after in RULES.values()) + REST
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that the lab's hosts held a valid certificate all the time, and which rules failed as predicted."""
+        """Check that the lab's hosts always had a valid certificate, and that exactly the predicted rules failed."""
         check, row, gate = run.findings.check, run.findings.row, run.findings.gate
         took = max((each.renewed - each.ordered for each in self.renewals), default=math.inf)
         gate("longest order", f"<= {PROMPT:g} s", f"{took:.2f} s", took <= PROMPT)
@@ -149,7 +151,7 @@ class LifetimeChanges:
         )
 
     def _margins(self, stage: Rehearsal, life: float) -> list[float]:
-        """Return the days left whenever a host of the lab renewed a certificate of *life* days by its own schedule."""
+        """Return the days left at each renewal of a certificate of *life* days by the lab's hosts."""
         wanted = self.scale.seconds(life)
         return [
             self.scale.days(a.not_after - b.issued)
@@ -166,7 +168,7 @@ class LifetimeChanges:
         return any(begin > each.not_after for each, begin in zip(held, following, strict=True))
 
     def _held(self, stage: Rehearsal, host: str) -> list[Held]:
-        """Return the scaled certificates of *host*, without the long-lived one from before the drill."""
+        """Return the certificates that *host* received during the drill, without the earlier long-lived one."""
         return [each for each in stage.watch.of(host) if each.life < 2 * self.scale.seconds(self.lives[0])]
 
     def panel(self, stage: Rehearsal) -> Panel:

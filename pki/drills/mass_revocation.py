@@ -20,18 +20,19 @@ from renewal.lifecycle import Validity
 from renewal.revocation import list_url
 from renewal.schedule import MIN_RETRY, Rule
 
-#: Nominal days within which a CA must revoke (Baseline Requirements section 4.9.1.1): 24 hours, for example after a key
+#: Deadlines for revocation in nominal days (Baseline Requirements section 4.9.1.1): 24 hours, for example after a key
 #: compromise, and 5 days, for example after a misissuance.
 SOON, LATER = 1.0, 5.0
 #: Duration of the window over which the CA spreads the replacements, in nominal days.
 WINDOW = 0.6
-#: Interval at which hosts poll renewal information, in nominal days; the CA requests it with Retry-After.
+#: Interval at which hosts poll renewal information, in nominal days; the CA sets it with Retry-After.
 POLL = 0.25
 #: Maximum ratio of the orders in the busiest second to the mean over the window.
 MAX_PEAK = 2.0
-#: Validity gate: maximum duration of 90 % of the orders, in nominal days; slower ones would use up the first 24 hours.
+#: Validity gate: maximum 90th percentile of the duration of an order, in nominal days; slower orders would use up the
+#: first 24 hours.
 SLOW = 0.3
-#: Time-out of the fleet, which the drill stops earlier, and of the arrival of all revocations on the CRL, in seconds.
+#: Time-out of the fleet (the drill stops it earlier), and time-out until all revocations are on the CRL, in seconds.
 MAX_RUN, ON_LIST = 3600.0, 5.0
 #: Interval between requests for the CRL, in seconds.
 EVERY = 0.1
@@ -51,7 +52,7 @@ class Parameters:
 
 
 class MassRevocation(Drill[Parameters]):
-    """Drill in which the CA recalls all certificates of a fleet, and revokes them when the deadlines pass."""
+    """Drill in which the CA recalls all certificates of a fleet, and revokes them when the deadlines have passed."""
 
     name = "mass-revocation"
     claim = (
@@ -108,7 +109,7 @@ class MassRevocation(Drill[Parameters]):
         self.crl: set[int] = set()
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: the first certificates, five nominal days, and the revocation."""
+        """Return the expected duration in seconds: enrolment, five nominal days, and the revocation."""
         return self.before + self.p.hosts / 12 + LATER * self.p.day + 2 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -164,7 +165,7 @@ class MassRevocation(Drill[Parameters]):
         await run.until(self.recalled + self.scale.seconds(LATER))
 
     def _age(self, run: Run, fleet: Fleet) -> None:
-        """Record the certificates to recall; let hosts that do not poll hold them for different times already."""
+        """Record the certificates to recall; pretend that hosts which do not poll received theirs on different days."""
         now, others = fleet.now(), self.p.hosts - self.pollers
         for number, host in enumerate(self.fleet):
             leaf, held = host.leaf, host.lifecycle.held
@@ -198,7 +199,7 @@ class MassRevocation(Drill[Parameters]):
             await asyncio.sleep(EVERY)  # polls: no event signals that the CA has signed a new CRL
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check the share of replaced certificates at both deadlines, the CA's load, and what remains in use."""
+        """Check the share of replaced certificates at both deadlines, the CA's load, and which remain in use."""
         stage.gates(self.began)
         check, row, fact, gate = run.findings.check, run.findings.row, run.findings.fact, run.findings.gate
         day, pollers = self.p.day, self.fleet[: self.pollers]

@@ -18,8 +18,8 @@ from renewal import health
 from renewal.lifecycle import Validity
 from renewal.schedule import Rule, overdue
 
-#: Causes of failed validations: the name points to a host without a web server, its DNS zone does not answer, CAA
-#: permits only another CA, and the name points to another web server.
+#: Causes of failed validations: the name points to a host without a web server, the name's DNS zone does not answer,
+#: CAA records permit only another CA, and the name points to another web server.
 GONE, BROKEN, FORBIDDEN, ELSEWHERE = "no web server", "SERVFAIL", "CAA forbids", "another server"
 #: ACME problem types that the CA may report for each cause.
 PROBLEMS: Mapping[str, tuple[str, ...]] = {
@@ -30,14 +30,14 @@ PROBLEMS: Mapping[str, tuple[str, ...]] = {
 }
 #: Number of names without a fault.
 HEALTHY = 2
-#: Last two numbers of the IPv4 addresses of a host without a web server (a name server), and of another web server.
+#: Last two bytes of the IPv4 addresses of a host without a web server (a name server), and of another web server.
 NO_WEB_SERVER, OTHER_SERVER = "20.53", "20.10"
 #: Fraction of the lifetime that has passed when the faults begin.
 AGE = 0.5
-#: Duration of the faults, as a fraction of the lifetime: it ends before the certificates do.
+#: Duration of the faults, as a fraction of the lifetime; they end before the certificates expire.
 OUTAGE = 1 / 3
-#: Minimum fraction of the lifetime that an alarm must leave.  A third is left when the renewal is due, and the alarm
-#: follows after two failures.
+#: Minimum fraction of the lifetime that must be left when an alarm is raised.  A third is left when the renewal is due,
+#: and the alarm follows after two failures.
 LEFT = 0.2
 #: Minimum interval between the orders of one host, in seconds (`renewal.schedule.MIN_RETRY`).
 MIN_RETRY = 1.0
@@ -71,7 +71,7 @@ class Watched:
 
 
 class OneNameFails(Drill[Parameters]):
-    """Drill in which validation fails for some names, which have certificates of their own or one with the others."""
+    """Drill in which validation fails for some names; each name has its own certificate, or all names share one."""
 
     name = "one-name-fails"
     claim = (
@@ -119,13 +119,13 @@ class OneNameFails(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Break the validation of four names shortly before their renewal is due; mend it before they expire."""
+        """Break the validation of four names shortly before their renewal is due; repair it before they expire."""
         fleet = Fleet(run, stage, Enrolment())
         await fleet.publish()
         self._create(run, stage, fleet)
         self.began = run.now()
         undos = [undo for number, cause in enumerate(PROBLEMS) for undo in await self._break(run, number, cause)]
-        # An earlier run may have left negative answers for the same names in the resolver's cache.
+        # Flush the resolver's cache, because an earlier run may have left negative answers for the same names.
         await run.lab.call("resolver", "POST", "/admin/cache/flush", {"all": True})
         run.phase(f"{len(PROBLEMS)} of {len(PROBLEMS) + HEALTHY} names cannot be validated, and renewals are due")
         watching = asyncio.create_task(self._watch(run, fleet))
@@ -186,10 +186,10 @@ class OneNameFails(Drill[Parameters]):
                     bad = next((finding for finding in findings if not finding.ok), None)
                     if bad is not None:
                         each.alarm, each.text = run.now(), state.last_error
-            await asyncio.sleep(EVERY)  # until the next health check
+            await asyncio.sleep(EVERY)  # interval between health checks
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check who renewed, the alarms and their reasons, the back-off, and the recovery."""
+        """Check which names were renewed, the alarms and their reasons, the back-off, and the recovery."""
         stage.gates(self.began)
         check, row, gate, fact = run.findings.check, run.findings.row, run.findings.gate, run.findings.fact
         healthy = [each for each in self.watched if not each.cause]

@@ -15,15 +15,16 @@ from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 from generator import Load, Request, Target
 from hostfiles.layout import TRUST_ANCHOR
 
-#: Requests per second whose responses describe the edge's connection to the origin.  The rate shares no factor with
-#: that of the load, so that these requests reach both origins.
+#: Rate of the requests whose responses describe the edge's connection to the origin, per second.  It has no common
+#: factor with the rate of the load, so that these requests reach both origins.
 OBSERVED_RATE = 31.0
 #: Duration of a slow request, in milliseconds, and number of slow requests that are in flight at each rotation.
 SLOW_MS, SLOW = 1500, 4
 #: Time for the slow requests to reach the origin before the rotation, in seconds.
 LEAD = 0.5
-#: Maximum time from a rotation until no request is sent on an old connection, in seconds: a request that the edge had
-#: already assigned to a connection, and the interval in which the edge reads its trust bundle.
+#: Maximum time after a rotation during which requests may still be sent on an old connection, in seconds.  It allows
+#: for a request that the edge had already assigned to a connection, and for the interval at which the edge reads its
+#: trust bundle.
 LIMIT = 0.5
 #: Maximum delay between the edge's adoption of a trust bundle and its observation by the monitoring, in seconds.
 POLLED = 0.35
@@ -40,7 +41,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as the origin saw it; times are in seconds on the run's timeline."""
+    """A request as seen by the origin; times are in seconds on the run's timeline."""
 
     sent: float
     done: float
@@ -62,7 +63,7 @@ class Rotation:
 
 
 class PoolRotation(Rollover[Parameters]):
-    """Drill in which client certificate and trusted roots are replaced while pooled mTLS connections are in use."""
+    """Drill that replaces the client certificate and the trusted roots while pooled mTLS connections are in use."""
 
     name = "pool-rotation"
     claim = (
@@ -86,7 +87,7 @@ class PoolRotation(Rollover[Parameters]):
     settings = Parameters
     control = Control("the edge cuts its connections when it loads a certificate", ("slow requests completed",))
     kind = "root"
-    accepted: ClassVar[Mapping[str, frozenset[str]]] = {}  # no client judges chains in this drill
+    accepted: ClassVar[Mapping[str, frozenset[str]]] = {}  # no chains are verified by clients in this drill
     hosts = (HOST, "catalog-1", "catalog-2")
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
@@ -117,7 +118,7 @@ class PoolRotation(Rollover[Parameters]):
         stop = asyncio.Event()
         observing = asyncio.create_task(self._observe(run, stop))
         try:
-            await asyncio.sleep(LEAD)  # the pool opens its connections
+            await asyncio.sleep(LEAD)  # until the pool has opened its connections
             for number in range(self.p.renewals):
                 run.phase(f"client certificate {number + 1} of {self.p.renewals}")
                 await self._rotate_certificate(run)

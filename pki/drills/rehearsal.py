@@ -38,7 +38,7 @@ class Rehearsal:
     hosts: Sequence[str] = (HOST,)
     name: str = NAME
     port: int = 443
-    #: Path that the load requests.
+    #: URL path of the load's requests.
     path: str = "/items"
     requests: list[Request] = field(default_factory=list)
     lag: Histogram = field(default_factory=Histogram)

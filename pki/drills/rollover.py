@@ -32,7 +32,7 @@ POLL = 0.05
 
 
 class HasPause(Protocol):
-    """Parameters that every drill of this kind has."""
+    """Parameters that all rotation drills have."""
 
     @property
     def rate(self) -> float:
@@ -57,7 +57,7 @@ class Step:
     code: int
     #: Error message of the command; "" if it succeeded.
     said: str = ""
-    #: Reason of each refusal ("" if accepted), by name of the trusted roots and by name of the verifier.
+    #: By name of the trusted roots, then by name of the verifier: why the chain was refused; "" if it was accepted.
     verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -66,7 +66,8 @@ class Rollover(Drill[P]):
 
     #: Argument of ``firstbyte pki rotate``.
     kind: ClassVar[str]
-    #: The steps after which clients judge the server, and the roots with which they must accept its chain.
+    #: Steps after which clients verify the server's chain, each with the names of the roots that must lead to
+    #: acceptance.
     accepted: ClassVar[Mapping[str, frozenset[str]]]
     operated = True
     hosts: ClassVar[Sequence[str]] = (HOST, "edge-far", "news", "resolver", "catalog-1", "catalog-2", "catalog-3")
@@ -92,7 +93,7 @@ class Rollover(Drill[P]):
         following = asyncio.create_task(self._follow_trust(run, stage))
         try:
             self.old_issuer = await self._signing(run)
-            if self.negative:  # hosts that are left with certificates of the old CA renew them at the end
+            if self.negative:  # hosts that still have certificates of the old CA renew them at the end
                 for host in self.hosts:
                     run.lab.undo_log.add(renewal_when_undone(host, "certificate of the old CA"))
             self.began = run.now()
@@ -106,7 +107,7 @@ class Rollover(Drill[P]):
 
     @abstractmethod
     async def rotate(self, run: Run) -> None:
-        """Perform the steps, and let clients judge the chains after each step."""
+        """Perform the steps, and let clients verify the chains after each step."""
 
     async def perform(self, run: Run, name: str, *flags: str, expect: int = 0) -> Step:
         """Perform the next step of the rotation, called *name*.
@@ -131,9 +132,9 @@ class Rollover(Drill[P]):
         return step
 
     async def judge_chain(self, step: Step, roots: Mapping[str, Path]) -> None:
-        """Let verifiers judge the edge's chain after *step*, once for each file of *roots* (by name).
+        """Let verifiers judge the edge's chain after *step*, once for each file in *roots* (a path by name).
 
-        All clients judge with the first file, and one verifier of each library with the others.
+        All verifiers use the first file; with the other files, only one verifier of each library judges.
         """
         for number, (name, file) in enumerate(roots.items()):
             step.verdicts[name] = await verifiers.judge(NAME, file, everyone=number == 0)
@@ -144,7 +145,7 @@ class Rollover(Drill[P]):
         return name
 
     async def _follow_trust(self, run: Run, stage: Rehearsal) -> None:
-        """Make new connections of the load use the current trust bundle, as clients do that read it at each start."""
+        """Make new connections of the load use the current trust bundle, like clients that read it at each start."""
         seen = TRUST_ANCHOR.stat().st_mtime_ns
         while True:
             await asyncio.sleep(POLL)  # polls: no event signals a change of the file
@@ -156,7 +157,7 @@ class Rollover(Drill[P]):
     # --- verdict ----------------------------------------------------------------------------------------------------
 
     def check_clients(self, run: Run) -> None:
-        """Check that all verifiers accepted and refused the edge's chain as predicted, and that two libraries did."""
+        """Check that all verifiers judged the edge's chain as predicted, and that at least two libraries were used."""
         judged = [(step, roots, client, error) for step in self.steps for roots, found in step.verdicts.items()
                   for client, error in found.items()]  # fmt: skip
         wrong = [
@@ -183,7 +184,7 @@ class Rollover(Drill[P]):
         run.findings.check("presented after the last step", f"the new chain on all {len(SERVERS)} servers", got, ok)
 
     def lanes(self, stage: Rehearsal) -> list[Lane]:
-        """Return chart lanes: the steps, and issuer and trust bundle of each host."""
+        """Return the lanes of the chart: the steps of the rotation, and each host's issuer and trust bundle."""
         end = stage.requests[-1].intended if stage.requests else self.ended
         steps = [Span(s.begin, s.end, s.name, "bad" if s.code else "good") for s in self.steps]
         lanes = [Lane("step", steps)]
@@ -219,7 +220,7 @@ def _brief(issuer: str, bundle: int) -> str:
 
 
 def _message(reply: Reply) -> str:
-    """Return the message of a command that failed, which is JSON with ``--json``; "" if the command succeeded."""
+    """Return the error message of a failed command, also if it is in JSON; "" if the command succeeded."""
     if not reply.code:
         return ""
     try:

@@ -17,16 +17,16 @@ from drills.verifiers import installed
 from experiments import Control, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 
-#: Names of the sets of roots with which clients judge the chains.
+#: Names of the sets of roots with which clients verify the chains.
 BUNDLE, OLD, NEW = "the trust bundle", "the old root only", "the new root only"
-#: Host that does not load the new trust bundle, and seconds that ``firstbyte pki rotate`` waits for this host.
+#: Host that does not load the new trust bundle, and time for which ``firstbyte pki rotate`` waits for it, in seconds.
 LAGGARD, PATIENCE = "edge-far", 3.0
 #: Name of the attempt at the next step while `LAGGARD` lags.
 ATTEMPT = "sign-new while a host lags"
 #: How long the control leaves hosts with certificates that no client trusts, in seconds.
 BROKEN = 2.0
-#: Tolerance of the predicted times of failures, in seconds: one interval in which hosts and files are polled, and the
-#: duration of a handshake.
+#: Tolerance of the predicted times of failures, in seconds: one polling interval of hosts and files, and the duration
+#: of a handshake.
 SLACK = 0.4
 
 
@@ -39,7 +39,7 @@ class Parameters:
 
 
 class RootRollover(Rollover[Parameters]):
-    """Drill in which a new root replaces the old one, by way of a trust bundle with both."""
+    """Drill in which a new root replaces the old one; in between, the trust bundle contains both."""
 
     name = "root-rollover"
     claim = (
@@ -76,16 +76,16 @@ class RootRollover(Rollover[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Begin and end of the time in which new connections to the edge are predicted to fail, in seconds on the run's
+        #: Begin and end of the period in which new connections to the edge should fail, in seconds on the run's
         #: timeline; None if no failures are predicted.
         self.broken: tuple[float, float] | None = None
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: five steps, in each of which clients judge the chain."""
+        """Return the expected duration in seconds: five steps, each with a verification of the chain by clients."""
         return self.before + len(STEPS[self.kind]) * (self.p.pause + 4.5) + PATIENCE + 4.0 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict no lost requests, one refused step, and which clients accept the chain after which step."""
+        """Predict no lost requests, one refused step, and the clients that accept the chain after each step."""
         steps = len(STEPS[self.kind])
         judged = steps * len(installed()) + (2 * steps - 1) * len(installed(everyone=False))
         return {
@@ -114,7 +114,7 @@ class RootRollover(Rollover[Parameters]):
                 await asyncio.sleep(self.p.pause)  # load between the steps
 
     async def _lag(self, run: Run) -> Step:
-        """Distribute both roots while one host does not load them, and attempt the next step; return the first one."""
+        """Distribute both roots while one host does not load them, and try the next step; return the distribution."""
         async with run.lab.fault_on(LAGGARD, "trust_frozen"):
             step = await self.perform(run, "trust-both", "--timeout", f"{PATIENCE:g}", expect=LAGS)
             await self.perform(run, ATTEMPT, expect=LAGS)
@@ -122,10 +122,10 @@ class RootRollover(Rollover[Parameters]):
         return step
 
     async def _force(self, run: Run) -> None:
-        """Force the steps, so that the bundle loses the old root before hosts renew their certificates; then repair."""
+        """Force the steps, so that the old root leaves the bundle before hosts renew; then renew their certificates."""
         for name in STEPS[self.kind][:-1]:
             step = await self.perform(run, name, "--force")
-        await asyncio.sleep(BROKEN)  # the outage, as the operator begins to look for its cause
+        await asyncio.sleep(BROKEN)  # duration of the outage before the operator repairs it
         run.phase("repair: hosts renew")
         began = run.now()
         reply = await run.lab.operate("repair", *FINISH.split(), undo=FINISH)
@@ -159,7 +159,7 @@ class RootRollover(Rollover[Parameters]):
         )
 
     def _check_failures(self, run: Run, stage: Rehearsal) -> None:
-        """Check that new connections failed from the clients' new bundle until the edge's new chain, and only then."""
+        """Check that new connections failed only from when clients had the new bundle until the edge's new chain."""
         name = "new connections fail exactly when predicted"
         if self.broken is None:
             run.findings.check(name, "from the new bundle to the new chain", "no such time was recorded", ok=False)

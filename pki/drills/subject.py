@@ -1,7 +1,8 @@
-"""Drills about a subject, a program of the user that has joined the lab: does it serve what its renewal has written?
+"""Drills about a subject, a program of the user that has joined the lab: does it serve its renewed certificates?
 
-The outside prober and the load see which certificate is served; the CA and the subject's observer (`services/subject`)
-say when each was issued and written.  Nothing is injected: the subject renews by itself, with its own client.
+The outside prober and the load record which certificate is served; the CA and the subject's observer
+(`services/subject`) record when each certificate was issued and written to disk.  Nothing is injected: the subject
+renews its certificate with its own client.
 """
 
 import asyncio
@@ -13,19 +14,19 @@ from typing import Any
 from drills.rehearsal import Rehearsal, by_cause, distinct
 from experiments import Control, Experiment, ParameterError, Quantity, Run, parameter
 
-#: Longest lifetime of a certificate, in seconds, with which the drill is worth waiting for.
+#: Maximum lifetime of the subject's certificates in seconds; with longer ones, the drill would take too long.
 LONGEST = 300.0
-#: Maximum time from writing a certificate to serving it, in seconds; servers reload in less than one.
+#: Maximum time from writing a certificate until it is served, in seconds; servers reload in less than one second.
 PROMPT = 5.0
 #: Interval between requests to the CA and to the observer, in seconds.
 EVERY = 0.25
-#: Load before the first renewal is judged and after the last one, in seconds.
+#: Duration of the load before the first renewal is judged and after the last one, in seconds.
 AFTER = 3.0
-#: Causes of a loss on a kept-alive connection that the server closed while the request was on its way.  Every reload
-#: that closes idle connections causes some, and clients may repeat such a request (RFC 9112 section 9.3.1), so they
-#: are counted apart from lost requests.
+#: Errors of requests that were in flight when the server closed their kept-alive connection.  Every reload that closes
+#: idle connections causes such errors, and clients may repeat these requests (RFC 9112 section 9.3.1), so they are
+#: counted separately from lost requests.
 CLOSED = ("closed", "reset")
-#: What to change in the software that renews, by a part of the path of its files.
+#: Advice on the software that renews, by a part of the path of its files.
 HINTS = {
     "live/": "certbot: --deploy-hook 'nginx -s reload', or the reload of your server",
     "archive/": "certbot: --deploy-hook 'nginx -s reload', or the reload of your server",
@@ -52,7 +53,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class YearParameters(Parameters):
-    """Parameters of a subject's year."""
+    """Parameters of the drill `year` about a subject."""
 
     renewals: int = parameter(12, quick=3, low=1, high=100, help="a year of 47-day certificates has 11.6")
 
@@ -75,7 +76,7 @@ def lives(
     served: Mapping[str, float],
     epoch: float,
 ) -> list[Life]:
-    """Join what the CA, the observer and the clients saw.
+    """Combine the records of the CA, the observer and the clients for each certificate.
 
     Args:
         issued: the CA's records of certificates for the subject, oldest first.
@@ -127,7 +128,7 @@ class SubjectRenewal(Experiment[Parameters]):
         self.unreadable = 0
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict no lost requests and the wanted number of renewals."""
+        """Predict no lost requests, and the requested number of renewals."""
         return {"requests lost": Quantity(0), "renewals": Quantity(self.p.renewals)}
 
     async def measure(self, run: Run) -> None:
@@ -145,7 +146,7 @@ class SubjectRenewal(Experiment[Parameters]):
             run.skip(f"certificates of {name} live {life:.0f} s: join it with `--life 30`, so that it renews in time")
         async with stage.under_load():
             await self._look(run, name)
-            # A newer certificate that is on disk already, but was not served, is one of the renewals to judge.
+            # A newer certificate that is on disk already, but is not served, counts as one of the renewals to judge.
             served = next((i for i, each in enumerate(self.found) if each.serial == seen.serial), len(self.found) - 1)
             self.before = {each.serial for each in self.found[: served + 1]}
             run.phase(f"the certificate of {name} ends in {self.found[-1].end - run.now():.0f} s")
@@ -171,7 +172,7 @@ class SubjectRenewal(Experiment[Parameters]):
         return [each for each in self.found if each.serial not in self.before]
 
     def _finished(self, now: float) -> bool:
-        """Return whether the wanted renewals have been served, or the certificate before a missing one has expired."""
+        """Return whether all requested renewals have been served, or a certificate has expired without a successor."""
         new = self._new()
         if len(new) >= self.p.renewals and new[-1].served is not None:
             return True
@@ -179,7 +180,7 @@ class SubjectRenewal(Experiment[Parameters]):
         return now > max(served, default=0.0) + AFTER / 2
 
     def conclude(self, run: Run) -> None:
-        """Check that each renewal was written, served in time, and cost no request."""
+        """Check that each renewed certificate was written and served in time, and that no request was lost."""
         stage = self.stage
         if stage is None or not stage.requests:
             return
@@ -247,5 +248,5 @@ class SubjectYear(SubjectRenewal):
     settings = YearParameters
 
 
-#: The drill about a subject that takes the place of a drill about the lab's own hosts, by name of the latter.
+#: Drills about a subject, by the name of the drill about the lab's own hosts that they replace.
 TARGETED: dict[str, type[Experiment[Any]]] = {"renewal-under-load": SubjectRenewal, "year": SubjectYear}

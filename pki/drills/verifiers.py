@@ -1,6 +1,6 @@
 """Independent TLS clients and certificate verifiers, which judge the chain of a server during a rotation.
 
-All clients that are installed judge the server; OpenSSL and the verifier of the package ``cryptography`` always are.
+All installed clients judge the server; OpenSSL and the verifier of the package ``cryptography`` are always installed.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ NO_VERDICT = f"no verdict within {TIMEOUT:g} s"
 BY_LIBRARY = ("openssl s_client", "GnuTLS certtool")
 #: Name of the verifier that runs inside this process.
 IN_PROCESS = "cryptography"
-#: Requests a URL; arguments: the URL, and the PEM file with the trusted roots.
+#: JavaScript program that requests a URL; arguments: the URL, and the PEM file with the trusted roots.
 NODE = (
     "const [url, file] = process.argv.slice(1); require('https').get(url, {ca: require('fs').readFileSync(file)},"
     " answer => process.exit(answer.statusCode == 200 ? 0 : 1))"
@@ -36,7 +36,7 @@ NODE = (
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A chain presented by a server, and the files with its parts in PEM."""
+    """A chain presented by a server, and the PEM files into which it was divided."""
 
     name: str
     port: int
@@ -103,7 +103,7 @@ VERIFIERS = (
 
 
 def installed(*, everyone: bool = True) -> list[str]:
-    """Return the names of the verifiers that can run on this machine: all of them, or one for each library."""
+    """Return the names of the installed verifiers: all of them if *everyone*, otherwise one for each library."""
     return [*(each.name for each in _chosen(everyone=everyone)), IN_PROCESS]
 
 
@@ -114,7 +114,7 @@ async def judge(name: str, trust: Path, port: int = 443, *, everyone: bool = Tru
         name: DNS name of the server.
         trust: PEM file with the trusted roots.
         port: TCP port of the server.
-        everyone: let all installed verifiers judge; otherwise one for each library.
+        everyone: whether all installed verifiers judge, or only one for each library.
 
     Raises:
         OSError: the server presented no chain.

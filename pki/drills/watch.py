@@ -34,7 +34,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Issuer of a host's certificate, and the trusted roots of the host, from time *at* on the run's timeline."""
+    """Issuer of a host's certificate, and the host's trusted roots, from the time *at* on the run's timeline."""
 
     at: float
     #: Name of the issuing CA.
