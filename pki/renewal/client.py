@@ -274,8 +274,8 @@ class AcmeClient:
         """Send a request that changes an object; return the object's URL, and Retry-After in seconds (0 if absent).
 
         Raises:
-            _MalformedError: the response has no object with a status, so the CA may not have processed the request, and
-                polling for the change might never end.
+            _MalformedError: the response contains no object with a status.  The CA may not have processed the request,
+                so polling for the change might never end.
         """
         body, location, after = await self._post(http, url, payload)
         _field(body, "status", str)

@@ -119,7 +119,7 @@ class Lifecycle:
         requested = requested_delay(retry_after, self._rng)
         pause = max(retry_delay(self.failures, max(lifetime, 0.0), self._rng), requested)
         self.next_renewal = now + pause
-        self._next_poll = max(self._next_poll, now + requested)  # Retry-After applies to polls, too
+        self._next_poll = max(self._next_poll, now + requested)  # Retry-After also applies to polls
         return pause
 
     def first_attempt_delay(self, retry_after: float | None = None) -> float:

@@ -17,8 +17,8 @@ from stub import AsyncStub
 INTERVAL = 5.0
 #: Maximum size of a CRL, in bytes; sufficient for 200,000 entries.
 MAX_LIST = 8 * 1024 * 1024
-#: Fraction of a CRL's lifetime below which the rest is an alarm.  The CA issues the next CRL when half is left, so that
-#: this alarm precedes the end of the CRL by hours, or days for a CRL that is valid for a week.
+#: An alarm is raised when less than this fraction of a CRL's lifetime is left.  The CA issues the next CRL when half is
+#: left, so this alarm precedes the expiry of the CRL by hours, or by days if the CRL is valid for a week.
 ALARM_LEFT = 0.4
 #: Time-out of a request for the CRL, in seconds.
 TIMEOUT = 10.0

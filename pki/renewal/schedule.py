@@ -104,8 +104,8 @@ def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
 def requested_delay(retry_after: float | None, rng: random.Random) -> float:
     """Return the delay in seconds for a Retry-After (in seconds, limited to `MAX_RETRY_AFTER`); 0 if there is none.
 
-    The delay is up to a quarter longer than requested, so that clients that were refused together do not return
-    together.
+    The delay is up to a quarter longer than requested, so that clients that were refused at the same time do not all
+    retry at the same time.
     """
     return 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER) * rng.uniform(1.0, RETRY_SPREAD)
 
