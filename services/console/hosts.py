@@ -82,7 +82,7 @@ def parse(text: str, name: str = "hosts.toml") -> Hosts:
 
 
 def joined(entry: object, declared: Hosts) -> Host | None:
-    """Return the host that *entry*, the JSON body of a request, describes; None unless it is valid and new."""
+    """Return the host described by *entry*, the JSON body of a request; None if *entry* is invalid or not new."""
     keys = {"name", "address", "fqdn", "region"}
     if not isinstance(entry, dict) or entry.keys() != keys or not all(isinstance(v, str) for v in entry.values()):
         return None

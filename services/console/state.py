@@ -35,7 +35,7 @@ class State:
     def observe(self, sample: Sample) -> None:
         """Record the result of polling one host."""
         if (track := self.tracks.get(sample.host)) is None:
-            return  # the host has left the lab since the poll began
+            return  # the host has left the lab since this poll began
         if sample.error is not None:
             self._missed(track, sample.at, sample.error)
             return

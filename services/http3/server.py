@@ -104,7 +104,7 @@ class Connection(QuicConnectionProtocol):
         http.send_headers(event.stream_id, head, end_stream=fields.get(b":method") == b"HEAD")
         if fields.get(b":method") != b"HEAD":
             http.send_data(event.stream_id, body, end_stream=True)
-        # A lost packet blocks every stream whose data it carries, so send each response in packets of its own (RFC 9000
+        # A lost packet delays every stream whose data it carries, so send each response in separate packets (RFC 9000
         # section 13).
         self.transmit()
 

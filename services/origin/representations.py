@@ -13,7 +13,7 @@ from origin.ranges import ByteRange, UnsatisfiableError, parse
 
 #: Size of each write to a response, in bytes.
 CHUNK = 64 * 1024
-#: Maximum size of a body that is sent in one write with the header, in bytes: what fits into one TCP segment with it.
+#: Maximum size of a body that is sent in one write with its header, in bytes; both then fit into one TCP segment.
 SMALL = 1200
 
 

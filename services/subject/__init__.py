@@ -1,1 +1,1 @@
-"""Observer of a subject: a program of the user's own that has joined the lab, next to which it runs as a lab host."""
+"""Observer of a subject, which is a program of the user that has joined the lab; both share one network namespace."""

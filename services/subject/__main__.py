@@ -1,4 +1,4 @@
-"""``python -m subject``: observe a subject, and run its program if this machine and not a container runs it."""
+"""``python -m subject``: observe a subject; in a lab without Docker, also run the subject's program."""
 
 import argparse
 import asyncio
@@ -72,8 +72,8 @@ async def _scan(shelf: Shelf) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    """Let every user write to *folder*, as a subject may run as any uid, and store the lab's root there for Java."""
-    with suppress(PermissionError):  # the folder belongs to another user, who has set its mode
+    """Make *folder* writable for all users, because a subject may have any uid, and write Java's trust store to it."""
+    with suppress(PermissionError):  # the folder belongs to another user, who is responsible for its mode
         folder.chmod(0o1777)
     if TRUST_ANCHOR.exists():
         write_trust_store(folder, TRUST_ANCHOR)

@@ -1,6 +1,6 @@
-"""Finds the certificates for one name among the files of a folder, and when each was written.
+"""Finds the certificates for one DNS name in the files of a folder, with the time at which each was written.
 
-Reads certificates only: a private key in the same file is never parsed.
+Only certificates are read; a private key in the same file is never parsed.
 """
 
 import os
@@ -13,9 +13,9 @@ from cryptography.x509.oid import NameOID
 
 #: Extensions of files that ACME clients write: certbot (.pem), lego and Caddy (.crt), others (.cer).
 SUFFIXES = {".pem", ".crt", ".cer"}
-#: Largest file that is read, in bytes; a chain with a key has a few kB.
+#: Maximum size of a file that is read, in bytes; a chain with its key has a few kB.
 MAX_SIZE = 1 << 16
-#: Maximum number of files that are looked at in each scan.
+#: Maximum number of files that are examined in each scan.
 MAX_FILES = 1000
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -41,7 +41,7 @@ class Shelf:
     folder: Path
     name: str
     found: dict[str, OnDisk] = field(default_factory=dict)
-    #: Number of folders and files that this user may not read.
+    #: Number of folders and files that this process has no permission to read.
     unreadable: int = 0
     _read: dict[Path, tuple[int, int]] = field(default_factory=dict)
 

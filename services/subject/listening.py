@@ -6,7 +6,7 @@ from hostfiles.layout import ADMIN_PORT
 
 #: Files with the namespace's TCP sockets, for IPv4 and IPv6; a server on `::` also accepts IPv4.
 FILES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-#: The state LISTEN, and IPv4 and IPv6 loopback addresses as the kernel writes them.
+#: The state LISTEN, and the IPv4 and IPv6 loopback addresses, as the kernel writes them.
 _LISTEN = "0A"
 _LOOPBACK = ("0100007F", "00000000000000000000000001000000")
 

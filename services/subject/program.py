@@ -10,8 +10,8 @@ from pathlib import Path
 
 #: Seconds between SIGTERM and SIGKILL; less than the host's own grace period.
 GRACE = 3.0
-#: Time after the program's end in which its last output is still read, in seconds; a daemon that it has left behind
-#: keeps the pipe open.
+#: Time for which the output is still read after the program has ended, in seconds.  The pipe may stay open for longer,
+#: if the program has left a daemon behind.
 LAST_WORDS = 0.5
 #: Variables with this prefix configure lab services, such as the observer, and are not passed on.
 PREFIX = "FIRSTBYTE_"
@@ -38,7 +38,7 @@ class Program:
         """Start the program in a process group of its own; raise `OSError` if there is no such program."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         read, write = os.pipe()
-        try:  # with a pipe of asyncio, `wait` would also wait for daemons that the program has left behind
+        try:  # with asyncio's own pipe, `wait` would also wait for daemons that the program has left behind
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
                 stdin=asyncio.subprocess.DEVNULL,
