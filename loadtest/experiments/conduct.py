@@ -105,7 +105,7 @@ async def conduct(
         task = asyncio.ensure_future(_measure(experiment, run, addresses, left_over))
         with _interruptible(task):
             await asyncio.wait({task})
-        _ended(task, result)
+        _ended(task, run)
         cut_off = bool(result.interrupted)
         await run.recorders.stop(partial(run.note, "observation"))
         left_over = await run.lab.undo_all() or left_over
@@ -183,8 +183,9 @@ async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str,
         run.result.validity.append(check)
 
 
-def _ended(task: "asyncio.Future[None]", result: Result) -> None:
-    """Record in *result* if the measurement was skipped, was interrupted, or failed with an exception."""
+def _ended(task: "asyncio.Future[None]", run: Run) -> None:
+    """Record in the result if the measurement was skipped, was interrupted, or failed with an exception."""
+    result = run.result
     if task.cancelled():
         result.interrupted = "interrupted: what was measured until then is kept"
         return
@@ -192,7 +193,11 @@ def _ended(task: "asyncio.Future[None]", result: Result) -> None:
     if isinstance(error, Skipped):
         result.skipped = str(error)
     elif error is not None:
-        result.interrupted = f"it could not go on: {error or type(error).__name__}"
+        reason = str(error) or type(error).__name__
+        phases = [event.text for event in run.timeline.events if event.kind == "phase"]
+        if phases and type(error).__module__ in {"builtins", "ssl"}:  # such as “timed out”, which says too little
+            reason = f"{phases[-1]}: {reason}"
+        result.interrupted = f"it could not go on: {reason}"
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in FROM_THE_LAB:
             traceback.print_exception(error, file=sys.stderr)  # the cause is a bug in firstbyte or in the experiment
 

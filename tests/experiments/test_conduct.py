@@ -171,6 +171,23 @@ def test_after_ctrl_c_a_blocking_call_returns_before_its_changes_are_undone(tmp_
     assert (outcome.result.verdict, lab.untouched) == (Verdict.INVALID, True)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeoutError("timed out"), "it could not go on: a transfer: timed out"),
+        (LabDownError("edge does not answer"), "it could not go on: edge does not answer"),
+    ],
+    ids=["a message of the system", "a message with its own context"],
+)
+def test_the_reason_of_a_failed_run_says_what_was_measured(tmp_path, error, reason):
+    class Failing(Some):
+        async def measure(self, run):
+            run.phase("a transfer")
+            raise error
+
+    assert run(Failing, MemoryLab(), tmp_path).result.reasons == [reason]
+
+
 def test_a_second_ctrl_c_does_not_stop_the_undoing(tmp_path):
     lab = ImpatientLab("DELETE")
     outcome = run(Interrupted, lab, tmp_path)
