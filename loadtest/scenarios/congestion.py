@@ -1,4 +1,4 @@
-"""Scenario `congestion`: the windows of Reno, CUBIC and BBR under loss, and how flows share a link."""
+"""Scenario `congestion`: compares the windows of Reno, CUBIC and BBR under loss, and tests how flows share a link."""
 
 import asyncio
 import time
@@ -86,7 +86,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Uploads at one point, by algorithm, and the time after which their readings are evaluated."""
+    """Uploads at one point, keyed by algorithm, and the time after which their readings are evaluated."""
 
     flows: Mapping[str, Sequence[Flow]]
     begin: float
@@ -145,7 +145,7 @@ class Congestion(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         self.points = [Point(rtt, loss) for rtt in parameters.rtt_ms for loss in parameters.losses]
         self.measured: dict[Point, Measured] = {}
-        #: The uploads over the slow, lossy link, by algorithm.
+        #: The uploads over the slow, lossy link, keyed by algorithm.
         self.lossy: dict[str, Flow] = {}
         self.pair: Sequence[Flow] = ()
         #: The upload during which the flood started.
@@ -277,7 +277,7 @@ class Congestion(Experiment[Parameters]):
         found.check_near(row, EXACT_KEPT, scattered=True)
 
     def _seen(self) -> Mapping[tuple[str, float], Sequence[congestion_charts.Seen]]:
-        """Return the measured loss rates and throughputs, by algorithm and round-trip time."""
+        """Return the measured loss rates and throughputs, keyed by algorithm and round-trip time."""
         seen: dict[tuple[str, float], list[congestion_charts.Seen]] = defaultdict(list)
         for point, measured in self.measured.items():
             for name, flows in measured.flows.items():

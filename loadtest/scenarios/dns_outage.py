@@ -21,7 +21,7 @@ PRIMARY_ADDRESS = (lab_address("20.53"), 53)
 ARRIVES, POLL = 5.0, 0.05
 #: Address in all records (RFC 5737).
 ADDRESS = "192.0.2.53"
-#: A number above that of every query in a server's log.
+#: A number higher than that of any query in a server's log.
 NEWEST = 10**12
 #: How long a client waits for an answer, in seconds.
 PATIENCE = 4.0
@@ -57,7 +57,7 @@ class Parameters:
 
 
 class DnsOutage(Experiment[Parameters]):
-    """Resolvers with cached records of every age, while one or all name servers of the zone do not answer."""
+    """Queries resolvers that hold cached records of every age, while one or all name servers of the zone are down."""
 
     name = "dns-outage"
     claim = (
@@ -105,17 +105,18 @@ class DnsOutage(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.resolvers: list[Resolver] = []
-        #: Pairs of (seconds since the last record was cached, whether the query was answered), by resolver and TTL.
+        #: Pairs of (seconds since the last record was cached, whether the query was answered), keyed by resolver and
+        #: TTL.
         self.answers: dict[tuple[str, float], list[tuple[float, bool]]] = defaultdict(list)
-        #: With one server down: whether each query was answered and after how many seconds, by resolver.
+        #: With one server down: whether each query was answered and after how many seconds, keyed by resolver.
         self.half: dict[str, list[tuple[bool, float]]] = defaultdict(list)
-        #: With one server down, for queries before a resolver has noticed the failure: the same pairs as in `half`.
+        #: Like `half`, but for the queries that were sent before the resolver had noticed the failure.
         self.first: dict[str, list[tuple[bool, float]]] = defaultdict(list)
         #: Whether each query through the lossy link was answered.
         self.lossy: list[bool] = []
         #: How late each query through the lossy link was sent, in seconds.
         self.late: list[float] = []
-        #: Number of queries that the name servers logged during the outage, by resolver.
+        #: Number of queries that the name servers logged during the outage, keyed by resolver.
         self.upstream: Counter[str] = Counter()
         #: Number of records that could not be cached before the outage.
         self.unfilled = 0

@@ -25,7 +25,7 @@ from wireformat import pcap
 TRANSPORTS: dict[Transport, str] = {"udp": "UDP", "tcp": "TCP", "dot": "DoT", "doh": "DoH"}
 #: Option of `kdig` that selects each transport.
 KDIG: dict[Transport, str] = {"udp": "+notcp", "tcp": "+tcp", "dot": "+tls", "doh": "+https"}
-#: The zone; a label in the zone below which every name exists while the scenario runs; the zone's primary server.
+#: The zone, a label in it, and its primary server.  While the scenario runs, every name below the label exists.
 ZONE, PARENT, PRIMARY = "example.com.", "private", "ns1"
 ADDRESS = "192.0.2.54"
 #: A name whose response is larger than a datagram.
@@ -98,9 +98,10 @@ class DnsPrivacy(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Durations in milliseconds of N consecutive queries on a new connection, by transport, N and round-trip time.
+        #: Durations in milliseconds of N consecutive queries on a new connection, keyed by transport, N and round-trip
+        #: time.
         self.times: dict[tuple[Transport, int], dict[float, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-        #: Durations in milliseconds of queries whose response is larger than a datagram, by round-trip time.
+        #: Durations in milliseconds of queries whose response is larger than a datagram, keyed by round-trip time.
         self.large: dict[float, list[list[float]]] = defaultdict(list)
         #: Labels that the lab's clients sent over each transport while packets were captured.
         self.labels: dict[Transport, list[str]] = {each: [] for each in TRANSPORTS}
@@ -109,7 +110,7 @@ class DnsPrivacy(Experiment[Parameters]):
         self.capture = b""
         #: Names for which tshark shows a query or response in the capture; None if tshark is not installed.
         self.tshark: str | None = None
-        #: Sizes of TLS records with queries and with responses in bytes, by whether they were padded.
+        #: Sizes of TLS records with queries and with responses in bytes, keyed by whether they were padded.
         self.sizes: dict[bool, tuple[list[int], list[int]]] = {}
 
     def duration(self) -> float:

@@ -1,4 +1,4 @@
-"""Scenario `encryption`: CPU cost per byte, the size at which a handshake is negligible, and who can read what."""
+"""Scenario `encryption`: measures cost per byte, the size at which a handshake is negligible, and who reads what."""
 
 import platform
 import secrets
@@ -130,7 +130,7 @@ class Encryption(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.costs = {arm: Costs() for arm in ARMS}
-        #: Pairs of CPU seconds (of the handshake, of the transfer), by bytes transferred per connection.
+        #: Pairs of CPU seconds (of the handshake, of the transfer), keyed by bytes transferred per connection.
         self.connections: dict[int, list[tuple[float, float]]] = defaultdict(list)
         #: The size in bytes at which the handshake is predicted to be `TARGET_SHARE` of the CPU time.
         self.size = 0

@@ -104,7 +104,7 @@ class Transfer:
 
 
 class FlowControl(Experiment[Parameters]):
-    """Transfers over plain TCP to readers that pause, to readers with small buffers, and over a slow link."""
+    """Sends responses over plain TCP to readers that pause, to readers with small buffers, and over a slow link."""
 
     name = "flow-control"
     claim = "A receiver that does not read stops the sender for as long; otherwise min(bandwidth, window / RTT) flows."

@@ -1,4 +1,4 @@
-"""Scenario `geography`: latency by distance to the server or edge, and latency saved by a nearby edge."""
+"""Scenario `geography`: measures latency by distance to the server or edge, and how much a nearby edge saves."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Parameters:
 
 
 class Geography(Experiment[Parameters]):
-    """Time to first byte of one request by distance, in six placements."""
+    """Measures the time to first byte of one request by distance, in six placements."""
 
     name = "geography"
     claim = (
@@ -111,7 +111,7 @@ class Geography(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Milliseconds to the first byte, by placement and round-trip time of the varied link.
+        #: Milliseconds to the first byte, keyed by placement and round-trip time of the varied link.
         self.ttfb: dict[tuple[Placement, float], list[float]] = defaultdict(list)
         #: Milliseconds to the first byte of two consecutive requests: directly to the far server, and through the edge.
         self.pairs: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""Scenario `handshake`: the cost of TLS authentication in round trips (an integer slope), CPU time and bytes."""
+"""Scenario `handshake`: measures the cost of TLS authentication in round trips (integer slope), CPU time and bytes."""
 
 import ssl
 from collections import defaultdict
@@ -90,7 +90,7 @@ class Parameters:
 
 
 class Handshake(Experiment[Parameters]):
-    """Time to first byte by round-trip time, for each protocol, key type and form of resumption."""
+    """Measures the time to first byte by round-trip time, for each protocol, key type and form of resumption."""
 
     name = "handshake"
     claim = (
@@ -143,12 +143,12 @@ class Handshake(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Milliseconds to the first byte, by arm and round-trip time.
+        #: Milliseconds to the first byte, keyed by arm and round-trip time.
         self.ttfb: dict[tuple[Arm, float], list[float]] = defaultdict(list)
         self.reused: dict[Arm, list[bool]] = defaultdict(list)
-        #: Size of the server's first flight in bytes, by bytes of padding.
+        #: Size of the server's first flight in bytes, keyed by bytes of padding.
         self.flights: dict[int, int] = {}
-        #: Duration of each handshake in milliseconds, by bytes of padding.
+        #: Duration of each handshake in milliseconds, keyed by bytes of padding.
         self.padded: dict[int, list[float]] = {}
         self.costs = HandshakeCosts()
         self.early: early_data.Found | None = None
@@ -226,7 +226,7 @@ class Handshake(Experiment[Parameters]):
             self._conclude_padded(run)
         self.costs.conclude(run)
         if self.early is not None:
-            trips = 1 + self.early.round_trips  # the first one is TCP's
+            trips = 1 + self.early.round_trips  # the additional round trip is the TCP handshake
             for name, measured in (
                 (EARLY, trips),
                 (REPLAYED, self.early.executed),

@@ -94,11 +94,11 @@ class ImpostorScenario(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.sent: dict[str, list[Request]] = {each: [] for each in KINDS}
-        #: Requests sent while there was no impostor, by kind of client.
+        #: Requests sent while there was no impostor, keyed by kind of client.
         self.honest: dict[str, list[Request]] = {each: [] for each in KINDS}
         #: Plaintext of the requests that the impostor read.
         self.read: list[str] = []
-        #: Number of failed handshakes with the impostor, by reason.
+        #: Number of failed handshakes with the impostor, keyed by reason.
         self.failed: Counter[str] = Counter()
         #: Exit code of curl and the secret that it sent, with and without verification; empty if curl is not installed.
         self.curl: dict[str, tuple[int, str]] = {}

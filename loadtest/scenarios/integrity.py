@@ -57,7 +57,7 @@ class Parameters:
 
 
 class Integrity(Experiment[Parameters]):
-    """Responses over a link that corrupts payloads in four ways, each with three kinds of protection."""
+    """Fetches responses over a link that corrupts payloads in four ways, with three kinds of protection each."""
 
     name = "integrity"
     claim = (
@@ -104,7 +104,7 @@ class Integrity(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.fetches: dict[tuple[integrity.Damage, str], list[Fetch]] = defaultdict(list)
-        #: Responses over TLS by body length, in bytes.
+        #: Responses over TLS, keyed by body length in bytes.
         self.lasting: dict[int, list[Fetch]] = defaultdict(list)
 
     def duration(self) -> float:

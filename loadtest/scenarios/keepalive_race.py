@@ -60,7 +60,7 @@ class Parameters:
 
 
 class KeepaliveRace(Experiment[Parameters]):
-    """Requests after idle periods near the server's time-out and of random length, and a client that closes first."""
+    """Sends requests after idle periods near the time-out and of random length, also from clients that close first."""
 
     name = "keepalive-race"
     claim = (

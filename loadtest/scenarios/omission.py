@@ -1,4 +1,4 @@
-"""Scenario `omission`: a server's stall as reported by an open loop, a closed loop, and a corrected closed loop."""
+"""Scenario `omission`: compares how an open loop, a closed loop and a corrected closed loop report a server's stall."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Scenario `pool`: latency saved by a connection pool, and waiting time of requests if the pool is small."""
+"""Scenario `pool`: measures the latency that a connection pool saves, and how long requests wait for a small pool."""
 
 import asyncio
 import math
@@ -91,7 +91,7 @@ class Arm:
 
 
 class Pool(Experiment[Parameters]):
-    """Poisson requests through small connection pools, with exponential and constant holding times."""
+    """Sends Poisson requests through small connection pools, with exponential and constant holding times."""
 
     name = "pool"
     claim = (
@@ -313,7 +313,7 @@ class Pool(Experiment[Parameters]):
         )
         row = run.findings.row(_long_run(arm), measured)
         within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
-        if within <= WIDEST:  # with a wider tolerance, the run is too short for this check
+        if within <= WIDEST:  # otherwise the run is too short for this check
             run.findings.check_near(row, within)
 
     def _picture(self, run: Run, dots: dict[str, list[tuple[float, float, float, float]]]) -> Chart:

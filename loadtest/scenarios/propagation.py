@@ -117,7 +117,7 @@ class Propagation(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Seconds from a change at the primary to the change at the secondary, by number of lost NOTIFY messages.
+        #: Seconds from a change at the primary to the change at the secondary, keyed by number of lost NOTIFY messages.
         self.lags: dict[int, list[float]] = defaultdict(list)
         #: Lags of the secondary behind the primary in seconds, if it learns of a change only by a refresh.
         self.polled: list[float] = []
@@ -125,9 +125,10 @@ class Propagation(Experiment[Parameters]):
         self.polls = 0
         #: Pairs of (seconds from caching to change, seconds from change to the first answer with the new address).
         self.caches: list[tuple[float, float]] = []
-        #: Pairs of (seconds since the record was deleted, whether the client received an address), by client.
+        #: Pairs of (seconds since the record was deleted, whether the client received an address), keyed by client.
         self.asked: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-        #: Deletion of the record in seconds since the run began, and seconds from its deletion to its restoration.
+        #: Time of the record's deletion, in seconds since the run began, and seconds from its deletion to its
+        #: restoration.
         self.deleted, self.gone = math.inf, math.nan
         #: Number of stale plans refused in the race with prerequisites; None if that race did not take place.
         self.refused: int | None = None
@@ -255,7 +256,7 @@ class Propagation(Experiment[Parameters]):
         await run.until(change)
         await run.lab.link("near", "far", one_way=True, loss=1.0, rtt_ms=self.p.rtt_ms)
         await self._put(run, "*.lag", "A", address)
-        await asyncio.sleep(DELAY + RETRIES[0] + 0.1)  # until two NOTIFY messages are lost
+        await asyncio.sleep(DELAY + RETRIES[0] + 0.1)  # wait until two NOTIFY messages are lost
         await run.lab.link("near", "far", one_way=True, loss=0.0, rtt_ms=self.p.rtt_ms)
         lag = await self._equal(run, run.now() + LATE)
         log = await run.lab.call(PRIMARY, "GET", f"/admin/queries?after={since}&limit=1000")

@@ -1,4 +1,4 @@
-"""Scenario `quic`: round trips of HTTP/3, streams that do not block each other, and a change of address."""
+"""Scenario `quic`: tests the round trips of HTTP/3, streams that do not block each other, and a change of address."""
 
 import asyncio
 import json
@@ -142,7 +142,7 @@ class Quic(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Milliseconds to the first byte, by kind of connection and round-trip time.
+        #: Milliseconds to the first byte, keyed by kind of connection and round-trip time.
         self.ttfb: dict[tuple[str, float], list[float]] = defaultdict(list)
         self.early: list[bool] = []
         #: Page loads, keyed by loading method and fraction of lost packets.

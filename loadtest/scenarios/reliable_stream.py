@@ -1,4 +1,4 @@
-"""Scenario `reliable-stream`: network faults as UDP and TCP applications see them, and how long TCP needs to repair."""
+"""Scenario `reliable-stream`: which network faults UDP and TCP applications see, and how long TCP needs for repairs."""
 
 import math
 import re
@@ -79,7 +79,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The faults of one exchange during which the link had one kind of fault."""
+    """Faults injected and seen in one exchange, during which the link had one kind of fault."""
 
     #: Number of faults that `wan` injected.
     injected: int
@@ -140,11 +140,11 @@ class ReliableStream(Experiment[Parameters]):
         self.rtt = parameters.rtt_ms / 1000
         self.udp: dict[str, Account] = {}
         self.tcp: dict[str, Account] = {}
-        #: Ages on arrival of all messages of one stream in milliseconds, in order, by interval between messages.
+        #: Ages on arrival of all messages of one stream in milliseconds, in order, keyed by interval between messages.
         self.ages: dict[int, list[float]] = {}
-        #: Additional delay of each lost message in milliseconds, by interval between messages.
+        #: Additional delay of each lost message in milliseconds, keyed by interval between messages.
         self.delays: dict[int, list[float]] = defaultdict(list)
-        #: Start and end of the streams, in seconds since the start of the run, by interval between messages.
+        #: Start and end of the streams, in seconds since the start of the run, keyed by interval between messages.
         self.spans: dict[int, tuple[float, float]] = {}
         #: Packets of one stream in which one message is lost.
         self.packets: dict[str, Any] = {}

@@ -111,7 +111,7 @@ class Parameters:
 
 
 class Resolution(Experiment[Parameters]):
-    """Queries for the same names with caches in six states, checked against the query logs of the name servers."""
+    """Queries the same names with caches in six states, and checks the results against the name servers' query logs."""
 
     name = "resolution"
     claim = (

@@ -1,4 +1,4 @@
-"""Scenario `slow-start`: exact number of bytes delivered in each round trip on new and warm TCP connections."""
+"""Scenario `slow-start`: counts the bytes delivered in each round trip on new and warm TCP connections."""
 
 import time
 from collections import Counter, defaultdict
@@ -57,7 +57,7 @@ class Round:
 
 
 class SlowStart(Experiment[Parameters]):
-    """Responses over plain TCP, divided into round trips at the client, and readings of the sender's window."""
+    """Fetches responses over plain TCP, divides them into round trips, and reads the sender's window."""
 
     name = "slow-start"
     claim = (

@@ -1,4 +1,4 @@
-"""Scenario `snapshots`: the age of the game state that a player sees over UDP and over TCP on a lossy link."""
+"""Scenario `snapshots`: measures the age of the game state that a player sees over UDP and TCP on a lossy link."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class Parameters:
 
 
 class TimeWait(Experiment[Parameters]):
-    """Connections at a constant rate from a window of source ports, and remedies against port exhaustion."""
+    """Opens connections at a constant rate from a window of ports, and tests remedies against port exhaustion."""
 
     name = "time-wait"
     claim = (
@@ -102,7 +102,7 @@ class TimeWait(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.arms: dict[str, Arm] = {}
-        #: Connection attempts of `REUSER`, by arm.
+        #: Connection attempts of `REUSER`, keyed by arm.
         self.reusing: dict[str, list[Attempt]] = {}
         #: Kernel settings that `REUSER` reports.
         self.reuser: dict[str, Any] = {}
@@ -285,7 +285,7 @@ class TimeWait(Experiment[Parameters]):
             later = self.base.succeeded(gone, until)
             of = sum(1 for each in self.base.attempts if gone <= each.intended < until)
             # A few may succeed: if an overloaded server resets a connection, there is no TIME-WAIT, and the port is
-            # available at once.
+            # available immediately.
             name = f"connections after that, until {until:g} s"
             run.findings.check(name, f"<= 1 % of {of}", str(later), later <= 0.01 * of)
 

@@ -86,7 +86,7 @@ class Parameters:
 
 
 class Ttl(Experiment[Parameters]):
-    """Cache hit rates by TTL, then the share of answers and requests with the old address after a change."""
+    """Measures cache hit rates by TTL, then the share of answers and requests with the old address after a change."""
 
     name = "ttl"
     claim = (

@@ -1,4 +1,4 @@
-"""A NAT with few ports: the kernel's own, which `lab/etc/host.sh` sets up on the host `lab` (scenario `limits`).
+"""Opens connections through the kernel's NAT with few ports, set up on host `lab` by `lab/etc/host.sh` (`limits`).
 
 The kernel tracks connections from the source ports `INSIDE`, and translates each source port to one of `PORTS` other
 ports.  Like every NAT with one address, it can use each port only once per destination.
@@ -24,7 +24,7 @@ ELSEWHERE = 10
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 #: Interval at which the number of tracked connections is read, in seconds.
 POLL = 0.05
-#: Maximum wait for the entries of an earlier run to expire, in seconds; the kernel keeps a reset connection for 10 s.
+#: How long to wait for entries of an earlier run to expire, in seconds; the kernel keeps a reset connection for 10 s.
 EXPIRES = 15.0
 
 

@@ -109,9 +109,9 @@ def play(to: Address, joins: Sequence[tuple[str, Join]]) -> list[Player]:
 
 
 def _introduce(sockets: dict[int, tuple[socket.socket, Player]]) -> dict[int, bytes]:
-    """Wait until every TCP socket is connected and every UDP socket has a cookie; return the cookies by descriptor.
+    """Wait until all TCP sockets are connected and all UDP sockets have a cookie; return cookies by file descriptor.
 
-    No session begins before all are ready, so that every snapshot is read as soon as it arrives.
+    No session begins before all sockets are ready, so that every snapshot is read as soon as it arrives.
     """
     cookies: dict[int, bytes] = {}
     poll = select.poll()

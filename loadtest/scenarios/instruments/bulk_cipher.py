@@ -1,4 +1,4 @@
-"""CPU time per byte of TLS 1.3 by cipher suite, in memory, with or without the CPU's instructions for AES.
+"""Measures CPU time per byte of TLS 1.3 by cipher suite, in memory, with or without the CPU's AES instructions.
 
 OpenSSL reads the cipher suite (from its configuration) and the CPU features to hide (from an environment variable) only
 when a process starts.  So each `Arm` has its own process, which runs this module and accepts these requests:
@@ -131,12 +131,12 @@ class Worker:
             self._process.stdout.close()
 
     def _ask(self, command: str) -> list[float]:
-        assert self._process.stdin is not None  # noqa: S101 - for mypy: the constructor asks for a pipe
+        assert self._process.stdin is not None  # noqa: S101 - for mypy: the constructor creates this pipe
         self._process.stdin.write(command + "\n")
         return [float(word) for word in self._line().split()]
 
     def _line(self) -> str:
-        assert self._process.stdout is not None  # noqa: S101 - for mypy: the constructor asks for a pipe
+        assert self._process.stdout is not None  # noqa: S101 - for mypy: the constructor creates this pipe
         if not (line := self._process.stdout.readline()):
             self.close()
             raise CipherError(f"the process that measures {self.arm.name} ended with code {self._process.returncode}")

@@ -87,7 +87,7 @@ class Client:
             self._admin.call("wan", "DELETE", "/admin/pcap")
 
     def segments(self) -> dict[int, list[Segment]]:
-        """Return the captured segments by the client's port."""
+        """Return the captured segments, keyed by the client's port."""
         data = base64.b64decode(self._admin.call("wan", "GET", "/admin/pcap")["pcap"])
         found: dict[int, list[Segment]] = {}
         for at, packet in pcap.records(data):
@@ -190,6 +190,6 @@ def _abort(sock: socket.socket) -> None:
 
 
 def intervals(endings: Sequence[Ending]) -> list[float]:
-    """Return the seconds from the server's first FIN to its retransmission, for each connection that has one."""
+    """Return the seconds from the server's first FIN to its retransmission, for each connection with both."""
     pairs = [each.fins()[:2] for each in endings]
     return [fins[1].at - fins[0].at for fins in pairs if len(fins) == 2]

@@ -1,4 +1,4 @@
-"""Comparison of a response received over a corrupting link with the bytes that were sent (scenario `integrity`).
+"""Compares a response received over a corrupting link with the bytes that were sent (scenario `integrity`).
 
 The body of the origin's ``/bytes/N`` repeats 0, 1, … 255, so any two different aligned 16-bit words differ in both
 bytes, regardless of where a segment begins.  Both swapping two words, and adding 257 to one word while subtracting 257

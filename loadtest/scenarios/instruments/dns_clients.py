@@ -8,7 +8,7 @@ from stub import TCP, UDP, Stub, https, strict
 from theory.privacy import Transport
 from wireformat import ip
 
-#: Ports of the resolver, by transport.
+#: Ports of the resolver, keyed by transport.
 PORTS: dict[Transport, int] = {"udp": 53, "tcp": 53, "dot": 853, "doh": 443}
 UNENCRYPTED = {"udp": UDP, "tcp": TCP}
 
@@ -47,7 +47,7 @@ class Observed:
             elif packet.tcp is not None and packet.payload:
                 key = packet.source, packet.destination
                 segments.setdefault(key, {}).setdefault(packet.tcp.seq, packet.payload)
-        #: Bytes of each TCP stream, by source and destination, where each is an address and a port.
+        #: Bytes of each TCP stream, keyed by source and destination (each a pair of address and port).
         self.streams = {key: b"".join(found[seq] for seq in sorted(found)) for key, found in segments.items()}
 
     def reads(self, text: str) -> bool:
@@ -55,7 +55,7 @@ class Observed:
         return any(text.lower().encode() in each.lower() for each in (*self.datagrams, *self.streams.values()))
 
     def records(self, source: tuple[str, int] | None, destination: tuple[str, int] | None) -> dict[object, list[int]]:
-        """Return the sizes of the encrypted TLS records from *source* or to *destination*, by connection, in bytes."""
+        """Return the sizes in bytes of encrypted TLS records from *source* or to *destination*, keyed by connection."""
         return {
             key: [size for kind, size in _records(stream) if kind == 23]
             for key, stream in self.streams.items()

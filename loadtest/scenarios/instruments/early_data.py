@@ -40,7 +40,7 @@ class Found:
     round_trips_without: int
     #: Number of times that a server executes a request that is sent and then replayed, if it accepts each ticket once.
     executed: int
-    #: The same for a server without protection against replay.
+    #: Number of times that a server without protection against replay reads this request.
     executed_unprotected: int
 
 

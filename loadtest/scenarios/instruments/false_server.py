@@ -135,7 +135,7 @@ def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str
             while not (_answers(name, plain) and _accepts(tls)):
                 if child.poll() is not None or time.monotonic() > end:
                     raise OSError(f"the false name server did not answer within {STARTS:g} s")
-                time.sleep(0.1)  # the socket may not exist yet; a refused query returns at once
+                time.sleep(0.1)  # the socket may not exist yet; a refused query returns immediately
             yield plain, tls
         finally:
             child.terminate()

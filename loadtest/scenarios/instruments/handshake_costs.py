@@ -1,4 +1,4 @@
-"""CPU time, bytes and flights of in-memory TLS handshakes, for every kind that OpenSSL supports."""
+"""Measures CPU time, bytes and flights of in-memory TLS handshakes, for every kind that OpenSSL supports."""
 
 import ssl
 from collections.abc import Callable

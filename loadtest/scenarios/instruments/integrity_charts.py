@@ -6,7 +6,7 @@ from experiments import Chart, Curve, Dots, Estimate, Lane, Panel, Span
 from scenarios.instruments.corruption import Fetch, total
 from theory import integrity
 
-#: Fetched responses by kind of corruption and protection.
+#: Fetched responses, keyed by kind of corruption and protection.
 Fetches = Mapping[tuple[integrity.Damage, str], Sequence[Fetch]]
 
 

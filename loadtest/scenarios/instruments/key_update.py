@@ -1,4 +1,4 @@
-"""Key updates within a TLS 1.3 connection (RFC 8446 section 4.6.3), requested by ``openssl s_client``.
+"""Updates keys within a TLS 1.3 connection (RFC 8446 section 4.6.3), with ``openssl s_client``.
 
 Python's `ssl` cannot send a KeyUpdate.  ``openssl s_client`` can, and prints each message that it sends or receives.
 """
@@ -72,14 +72,14 @@ class _Output:
     """The output of s_client so far."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None and process.stdout is not None  # noqa: PT018, S101 - for mypy
+        assert process.stdin is not None and process.stdout is not None  # noqa: PT018, S101 - for mypy: both are pipes
         self._stdin, self._stdout = process.stdin, process.stdout
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stdout, selectors.EVENT_READ)
         self.text = b""
 
     def send(self, line: bytes) -> None:
-        """Write to s_client's input; s_client reads it at once if the effect of the previous call has been awaited."""
+        """Write to s_client's input, which it reads immediately if the effect of the previous call has been awaited."""
         try:
             self._stdin.write(line)
         except BrokenPipeError:

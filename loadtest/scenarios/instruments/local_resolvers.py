@@ -92,7 +92,7 @@ class Program:
             "stale": "yes" if stale else "no",
             "stale_s": STALE_S,
             "stale_after_ms": STALE_AFTER_MS,
-            # BIND sends an expired answer at once and refreshes the record in the background.
+            # BIND sends an expired answer immediately and refreshes the record in the background.
             "client_timeout": "0" if stale else "off",
         }
         hints, conf = folder / "hints", folder / "conf"
@@ -180,7 +180,7 @@ async def _answers(resolver: Resolver, child: asyncio.subprocess.Process, log: P
         with contextlib.suppress(StubError):
             await AsyncStub([resolver.address], timeout=1.0, attempts=1).resolve(FIRST)
             return
-        await asyncio.sleep(0.1)  # the socket may not exist yet; a refused query returns at once
+        await asyncio.sleep(0.1)  # the socket may not exist yet; a refused query returns immediately
     words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
     raise OSError(f"{resolver.name} did not answer within {STARTS:g} s: {words[0]}")
 

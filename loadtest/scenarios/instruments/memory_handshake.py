@@ -1,4 +1,4 @@
-"""TLS handshakes between a client and a server in memory, to measure CPU time, bytes and flights without a network.
+"""Runs TLS handshakes in memory, to measure CPU time, bytes and flights without a network.
 
 Both ends use OpenSSL in one thread; the CPU time of each end is measured separately with the thread's CPU clock.
 """

@@ -1,4 +1,4 @@
-"""Connections at a constant rate, each arm from its own window of source ports (scenario `time-wait`).
+"""Opens connections at a constant rate, each arm from its own window of source ports (scenario `time-wait`).
 
 A window (IP_LOCAL_PORT_RANGE, ip(7)) is exhausted within seconds, whereas Linux's 28,232 default ports would last half
 a minute.  Ports outside the windows remain available to other programs on this host.

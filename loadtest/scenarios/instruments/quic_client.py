@@ -102,7 +102,7 @@ class Client(QuicConnectionProtocol):
         return response
 
     def forget(self) -> None:
-        """Close the socket at once, because nothing that the server sends after CONNECTION_CLOSE is needed."""
+        """Close the socket immediately, because nothing that the server sends after CONNECTION_CLOSE is needed."""
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:

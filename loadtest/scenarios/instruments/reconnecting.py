@@ -1,4 +1,4 @@
-"""A server with a fixed rate of handshakes, and clients that all connect to it at once (scenario `limits`).
+"""A server with a fixed rate of handshakes, and clients that connect to it simultaneously (scenario `limits`).
 
 The server runs in its own process.  Each handshake costs a pause of fixed length instead of CPU time, so that the
 capacity is known and the same on every machine.  The sockets are real, with the kernel's queues.
@@ -40,7 +40,7 @@ class Served:
     handshakes: int
     #: Number of completed handshakes with clients that had already closed the connection.
     wasted: int
-    #: Number of connections that were refused at once.
+    #: Number of connections that were refused immediately, because the queue was full.
     refused: int
     #: Longest delay of a handshake relative to the server's schedule, in seconds.
     late: float

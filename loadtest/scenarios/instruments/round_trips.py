@@ -1,4 +1,4 @@
-"""Derives numbers of round trips from times: the slope of a line through the times against the round-trip time."""
+"""Derives the number of round trips from measured times: it is the slope of the times over the round-trip time."""
 
 from collections.abc import Sequence
 from statistics import median

@@ -53,7 +53,7 @@ class Arm:
     pause: Callable[[Callable[[], float]], Pause]
     #: Argument of the server's listen(), if it limits the queue.
     backlog: int | None = None
-    #: Maximum number of connections that wait for their handshake; further ones are refused at once.
+    #: Maximum number of connections that wait for their handshake; further ones are refused immediately.
     admit: int | None = None
     #: The measurement ends when this share of the clients is connected.
     share: float = 1.0
@@ -105,7 +105,7 @@ class Storms:
             Arm("a short listen queue", most, timeout, cure, _at_once, backlog=room),
             Arm("time-out longer than the queue", most, self._patient, cure, _at_once),
         ]  # fmt: skip
-        #: Clients and server after each storm, by arm.
+        #: Clients, and counters of the server, after each storm; keyed by arm.
         self.found: dict[str, tuple[Clients, Served]] = {}
 
     @property

@@ -1,4 +1,4 @@
-"""Finds the address, region and lab host of the server under test, and reads the counters of the link from it."""
+"""Finds address, region and lab host of the server under test, and reads the counters of the link leading from it."""
 
 import time
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ PLACES = {
     "database": "database file",
     "recipient": "recipient",
 }
-#: Places at which the text must be readable, by way of sending; at all other places it must be unreadable.
+#: Places at which the text must be readable, keyed by way of sending; at all other places it must be unreadable.
 READS = {
     "http": {"network", "edge", "origin", "database", "recipient"},
     "https": {"edge", "origin", "database", "recipient"},
@@ -80,7 +80,7 @@ class Evidence:
     packets: tuple[bytes, ...]
     #: Bytes that the edge sent to origins.
     edge: bytes
-    #: Request bodies that the origins received, by path.
+    #: Request bodies that the origins received, keyed by path.
     bodies: dict[str, bytes]
     #: Content of the database's files.
     database: bytes
