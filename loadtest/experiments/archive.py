@@ -173,7 +173,7 @@ def compare(a: StoredRun, b: StoredRun) -> list[dict[str, Any]]:
 
 
 def changed_parameters(a: StoredRun, b: StoredRun) -> dict[str, tuple[Any, Any]]:
-    """Return the parameters whose values differ: by name, the value in *a* and the value in *b*."""
+    """Return the parameters whose values differ, keyed by name: each with its values in *a* and in *b*."""
     one, other = a.body.get("parameters", {}), b.body.get("parameters", {})
     return {name: (one.get(name), value) for name, value in other.items() if one.get(name) != value}
 

@@ -85,7 +85,7 @@ class Experiment(ABC, Generic[P]):
 
     @abstractmethod
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the values that theory predicts, by row name."""
+        """Return the values that theory predicts, keyed by row name."""
 
     @abstractmethod
     async def measure(self, run: Run) -> None:

@@ -105,12 +105,12 @@ def describe(kind: type[Any]) -> list[dict[str, Any]]:
 
 
 def as_json(parameters: Any) -> dict[str, Any]:
-    """Return the parameter values by name."""
+    """Return the parameter values, keyed by name."""
     return asdict(parameters)
 
 
 def units(kind: type[Any]) -> dict[str, str]:
-    """Return the unit of each parameter by name; "" if it has none."""
+    """Return the unit of each parameter, keyed by name; "" for a parameter without a unit."""
     return {each.name: each.metadata["unit"] for each in fields(kind)}
 
 

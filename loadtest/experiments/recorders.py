@@ -51,7 +51,7 @@ class Series:
 
 @dataclass(slots=True)
 class Recorders:
-    """Starts and stops recorders on hosts; after `stop`, `series` holds the recorded time series by host."""
+    """Starts and stops recorders on hosts; after `stop`, `series` holds the recorded time series, keyed by host."""
 
     lab: Lab
     series: dict[str, Series] = field(default_factory=dict)

@@ -120,7 +120,7 @@ class Result:
     seed: int = 0
     prediction: dict[str, Quantity] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    #: Measured values without a prediction, by name.
+    #: Measured values without a prediction, keyed by name.
     facts: dict[str, Any] = field(default_factory=dict)
     validity: list[Check] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)

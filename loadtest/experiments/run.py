@@ -47,7 +47,7 @@ class Run:
         self.lab = Lab(admin, undo_log, self.timeline, operator)
         self.recorders = Recorders(self.lab)
         self.findings = Findings(result)
-        #: Samples and histograms to store with the result, by name.
+        #: Samples and histograms to store with the result, keyed by name.
         self.raw: dict[str, Any] = {}
         self.rng = random.Random()
         #: Whether the measurement has begun.  Before it begins, the links are calibrated and all faults must be off.
@@ -63,7 +63,7 @@ class Run:
         return self.timeline.now()
 
     async def until(self, moment: float) -> None:
-        """Sleep until *moment*, in seconds since the run began; return at once if *moment* has passed."""
+        """Sleep until *moment*, in seconds since the run began; return immediately if *moment* has passed."""
         await self.timeline.until(moment)
 
     def note(self, kind: str, text: str) -> Event:

@@ -19,7 +19,7 @@ class Timeline:
         return time.monotonic() - self.began
 
     async def until(self, moment: float) -> None:
-        """Sleep until *moment*, in seconds since the run began; return at once if *moment* has passed."""
+        """Sleep until *moment*, in seconds since the run began; return immediately if *moment* has passed."""
         await asyncio.sleep(max(0.0, moment - self.now()))  # wait until *moment*
 
     def note(self, kind: str, text: str) -> Event:
