@@ -68,7 +68,7 @@ class Queries:
         #: Latency of answered queries, measured from the intended start and from the actual start, respectively.
         self.latency, self.service_time = Histogram(), Histogram()
         self.rcodes: Counter[str] = Counter()
-        #: Number of lost queries by cause: "timeout", "send: …" or "too many in flight".
+        #: Number of lost queries, keyed by cause: "timeout", "send: …" or "too many in flight".
         self.errors: Counter[str] = Counter()
         #: Number of datagrams that match no query in flight, such as late replies.
         self.stray = 0

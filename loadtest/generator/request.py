@@ -115,5 +115,5 @@ class Request:
         return self.sent - self.intended
 
     def phases(self) -> dict[str, float]:
-        """Return the duration in seconds of each phase that took place, by name."""
+        """Return the duration in seconds of each phase that took place, keyed by name."""
         return {name: value for name in PHASES if (value := getattr(self, name)) is not None}

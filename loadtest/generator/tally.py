@@ -18,9 +18,10 @@ class Tally:
     def __init__(self, requests: Iterable[Request] = ()) -> None:
         self.ok: Counter[str] = Counter()
         self.resumed: Counter[str] = Counter()
-        #: Number of failed requests by (kind, cause).
+        #: Number of failed requests, keyed by (kind, cause).
         self.errors: Counter[tuple[str, str]] = Counter()
-        #: Times by (kind, phase); `latency` (from the intended start) and `service_time` are two additional phases.
+        #: Times, keyed by (kind, phase); `latency` (from the intended start) and `service_time` are two additional
+        #: phases.
         self.times: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
         self.lag = Histogram()
         for each in requests:

@@ -36,7 +36,7 @@ class Timer:
         return self._fd
 
     def set(self, at: float) -> None:
-        """Set the timer to expire at *at*, in seconds on `time.monotonic`; a time in the past expires at once."""
+        """Set the timer to expire at *at*, in seconds on `time.monotonic`; a time in the past expires immediately."""
         # At least 1 ns, because 0 disarms a timerfd.
         nanoseconds = max(1, round(at * 1e9))
         self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)

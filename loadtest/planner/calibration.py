@@ -55,7 +55,7 @@ class Calibration:
 
     machine: str
     measured: str
-    #: CPU seconds of a server by ``VERSION KEY full|resumed``, for example ``1.3 ecdsa full``.
+    #: CPU seconds of a server, keyed by ``VERSION KEY full|resumed``, for example ``1.3 ecdsa full``.
     handshakes: dict[str, Range]
     #: CPU seconds to encrypt one byte.
     per_byte: Range

@@ -63,7 +63,7 @@ class Board:
 
     tally: Tally = field(default_factory=Tally)
     workers: dict[str, Report] = field(default_factory=dict)
-    #: Kernel counters of the hosts under load, by host name.
+    #: Kernel counters of the hosts under load, keyed by host name.
     hosts: dict[str, Mapping[str, float]] = field(default_factory=dict)
     #: IDs of the workers that were lost during the test.
     gone: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?)", re.ASCII)
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 #: Units of each metric that is not a time, with the factor that converts a value to the unit of `Threshold.limit`.
 _UNITS = {"errors": {"%": 0.01}, "requests": {"": 1.0}, "rate": {"/s": 1.0}}
-#: Kinds of requests by their name in a threshold.  DNS queries are named `queries`, because `dns` names a phase.
+#: Kinds of requests, keyed by their name in a threshold.  DNS queries are named `queries`, because `dns` names a phase.
 KINDS: dict[str, str] = {**{kind: kind for kind in CONNECTIONS}, "queries": "dns"}
 
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 Transport = Literal["udp", "tcp", "dot", "doh"]
-#: Round trips before the first query, by transport: TCP handshake, and TLS 1.3 handshake.
+#: Round trips before the first query, keyed by transport: TCP handshake, and TLS 1.3 handshake.
 _SETUP: dict[Transport, int] = {"udp": 0, "tcp": 1, "dot": 2, "doh": 2}
 #: Largest UDP response that every path should carry unfragmented, in bytes (DNS flag day 2020).
 DATAGRAM = 1232
