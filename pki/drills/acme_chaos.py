@@ -88,7 +88,7 @@ class Impatient(Lifecycle):
     """State machine of a host that retries at once, for the negative control."""
 
     def failed(self, now: float, error: str, retry_after: float | None = None) -> float:  # noqa: ARG002 - the control ignores the CA's request to wait
-        """Report a failed renewal; the next attempt is due at once."""
+        """Report a failed renewal; the next attempt is due immediately."""
         super().failed(now, error)
         self.next_renewal = now
         return 0.0

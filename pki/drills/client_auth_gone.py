@@ -106,7 +106,7 @@ class ClientAuthGone(Drill[Parameters]):
                     self.renewals.append(await self._renew(run, stage, host))
                 for host in CLIENTS:  # origins check a certificate only on new connections
                     await run.lab.call(host, "POST", "/admin/pool/purge")
-                await asyncio.sleep(PURGED)  # meanwhile, the load opens new upstream connections
+                await asyncio.sleep(PURGED)  # meanwhile, the load causes new upstream connections
                 probe = await Prober(INSPECTED, TRUST_ANCHOR).look(run.now)
                 self.usages = usages_of(probe.chain[0]) if probe.chain else []
             if not self.negative:

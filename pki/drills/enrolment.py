@@ -50,7 +50,7 @@ class Enrolment:
         self.client = self.new_client()
 
     def new_client(self, kind: type[AcmeClient] = AcmeClient) -> AcmeClient:
-        """Return a client of class *kind* with a new account key."""
+        """Return a client of class *kind*, with a new account key."""
         account = ec.generate_private_key(ec.SECP256R1())
         return kind(self._directory, account, self._trust, self._stub)
 

@@ -41,7 +41,7 @@ SECTIONS = {
     "5.7.3": "entity private key compromise procedures",
     "6.1.1.3": "subscriber keys that the CA must refuse",
 }
-#: For each drill, the sections covered by its checks, by the beginning of a check's name; "" is for all other checks.
+#: For each drill, the sections covered by its checks, keyed by the start of a check's name; "" covers all other checks.
 REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "revoke-client": {"exposure": ("4.9.5",), "OpenSSL with the CRL": ("4.9.7", "4.9.9"), "": ("5.7.1",)},
     "leaf-compromise": {
@@ -142,7 +142,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a run except the manifest, by file name."""
+    """Return the SHA-256 of each file of a run except the manifest, keyed by file name."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != FILE)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

@@ -37,7 +37,7 @@ class Host:
     also: tuple[str, ...] = ()
     #: The certificate in use; None if the drill only assumes that the host has an initial certificate.
     leaf: x509.Certificate | None = None
-    #: Start time of each order.
+    #: Time at which each order began.
     orders: list[float] = field(default_factory=list)
     #: Time at which the host received a new certificate; infinity before that.
     renewed: float = math.inf

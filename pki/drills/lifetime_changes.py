@@ -24,7 +24,7 @@ from experiments import Lane, Panel, Quantity, Run, Span
 #: from February 2027, 45 from February 2028), and the maximum of the CA/Browser Forum (ballot SC-081v3: 200 from March
 #: 2026, 100 from March 2027, 47 from March 2029).
 POLICIES: Mapping[str, tuple[float, ...]] = {"letsencrypt": (90, 64, 45), "cabforum": (200, 100, 47)}
-#: Renewal rules of clients: days from issuance to renewal, by lifetime in days.
+#: Renewal rules of clients: days from issuance to renewal, keyed by lifetime in days.
 SHARE_RULE, BEFORE_END, FIXED = "two thirds of the life", "30 days before the end", "every 60 days"
 RULES: Mapping[str, Callable[[float], float]] = {
     SHARE_RULE: lambda life: SHARE * life,

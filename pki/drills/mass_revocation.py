@@ -95,7 +95,7 @@ class MassRevocation(Drill[Parameters]):
         super().__init__(parameters, negative=negative)
         self.scale = Scale(NOMINAL_DAYS * parameters.day)
         self.fleet: list[Host] = []
-        #: Number of hosts that should poll renewal information; they are the first ones of the fleet.
+        #: Number of hosts that poll renewal information; these are the first hosts of the fleet.
         self.pollers = round(parameters.hosts * parameters.polling)
         #: Serial number of each host's recalled certificate, keyed by host name.
         self.old: dict[str, int] = {}
@@ -124,7 +124,7 @@ class MassRevocation(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Enrol the fleet, recall all of its certificates, wait for the second deadline, and revoke them."""
+        """Enrol the fleet, recall all its certificates, wait for the second deadline, and revoke the certificates."""
         fleet = Fleet(run, stage, Enrolment())
         await fleet.publish()
         self.began = run.now()

@@ -1,4 +1,4 @@
-"""Measurement of how long an invalid certificate is still accepted, on three connection paths.
+"""Measures how long an invalid certificate is still accepted, on three connection paths.
 
 The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  The certificate is the server's,
 or that of this client if it has a key pair.  Connections use Python's ``ssl`` module directly.

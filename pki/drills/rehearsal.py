@@ -1,4 +1,4 @@
-"""Measurement of a drill: steady load, the outside prober and the hosts' reports, on one timeline."""
+"""Measures a drill with steady load, the outside prober and the hosts' reports, on one timeline."""
 
 import asyncio
 import time
@@ -84,7 +84,7 @@ class Rehearsal:
             self._seen.setdefault(request.serial, self.run.now())
 
     def first_seen(self) -> dict[str, float]:
-        """Return when the load or the prober first received each serial number, also while the load is running."""
+        """Return when the load or the prober first received each serial number, even while the load is running."""
         found = dict(self._seen)
         for probe in self.prober.probes:
             if probe.serial:

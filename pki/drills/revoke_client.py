@@ -132,7 +132,7 @@ class RevokeClient(Drill[Parameters]):
         serial = serial_of(pair)
         await run.blocking(ways.start)
         try:
-            await asyncio.sleep(wait)  # until the revocation, the client is accepted
+            await asyncio.sleep(wait)  # before the revocation, the client is accepted
             one = Revoked(ways, serial, run.now(), 0.0)
             await run.lab.inject(
                 f"{serial[:8]} revoked", "ca", "POST", f"/admin/revoke/{serial}", {"reason": 5}, undo=None

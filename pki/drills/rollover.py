@@ -75,7 +75,7 @@ class Rollover(Drill[P]):
     def __init__(self, parameters: P, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.steps: list[Step] = []
-        #: Issuer of the leaf that each server presents after the last step, by DNS name; "" if it presents none.
+        #: Issuer of the leaf that each server presents after the last step, keyed by DNS name; "" if it presents none.
         self.presented: dict[str, str] = {}
         #: Names of the issuing CA before and after the rotation.
         self.old_issuer = self.new_issuer = ""
@@ -194,7 +194,7 @@ class Rollover(Drill[P]):
             order = [self.old_issuer, self.new_issuer]
             spans = [
                 Span(i.at, until, _brief(i.issuer, i.bundle), order.index(i.issuer) if i.issuer in order else "bad")
-                for i, until in zip(known, ends, strict=False)  # a host that never answered has an end, but no identity
+                for i, until in zip(known, ends, strict=False)  # a host that never answered has no identity
             ]
             lanes.append(Lane(host, spans))
         return lanes
@@ -205,7 +205,7 @@ class Rollover(Drill[P]):
 
 
 async def presented(run: Run, servers: Sequence[tuple[str, int]] = SERVERS) -> dict[str, str]:
-    """Return the issuer of the leaf that each server presents, by DNS name; "" if it presents none."""
+    """Return the issuer of the leaf that each server presents, keyed by DNS name; "" if it presents none."""
     probes = await asyncio.gather(*(Prober(name, TRUST_ANCHOR, port).look(run.now) for name, port in servers))
     return {
         name: probe.chain[0].issuer.rfc4514_string() if probe.chain else ""

@@ -123,7 +123,7 @@ class SubjectRenewal(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         self.stage: Rehearsal | None = None
         self.found: list[Life] = []
-        #: Serial numbers of the certificate that was served when the drill began, and of older ones.
+        #: Serial numbers of the certificate that was served when the drill began, and of older certificates.
         self.before: set[str] = set()
         self.unreadable = 0
 

@@ -1,4 +1,4 @@
-"""Monitoring of hosts during a drill: each host reports its certificate and its alarms on the admin port."""
+"""Monitors hosts during a drill: each host reports its certificate and its alarms on the admin port."""
 
 import asyncio
 import math
@@ -67,7 +67,7 @@ class Watch:
     hosts: Sequence[str]
     held: list[Held] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
-    #: Changes of issuer and trust bundle, oldest first, by host.
+    #: Changes of issuer and trust bundle, oldest first, keyed by host.
     identities: dict[str, list[Identity]] = field(default_factory=dict)
 
     async def run_until(self, stop: asyncio.Event) -> None:
@@ -123,7 +123,7 @@ class Watch:
         return [each for each in self.held if each.host == host]
 
     def active(self, host: str) -> dict[str, Alarm]:
-        """Return the active alarms of *host*, by name of the health check."""
+        """Return the active alarms of *host*, keyed by name of the health check."""
         return {alarm.check: alarm for alarm in self.alarms if alarm.host == host and alarm.until == math.inf}
 
     def first_alarm(self, since: float, host: str | None = None) -> Alarm | None:

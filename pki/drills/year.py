@@ -152,7 +152,7 @@ class Year(Drill[Parameters]):
         return late or (bool(held) and stage.at(held[-1].not_after) < self.ended)
 
     def _calendar(self, stage: Rehearsal, held: Mapping[str, list[Held]]) -> Chart:
-        """Return the chart with all certificates, the margin of each renewal, and renewals per week, by nominal day."""
+        """Return the chart of all certificates, the margin of each renewal, and renewals per week (x: nominal days)."""
         days = self.p.days
 
         def day(second: float) -> float:
