@@ -35,7 +35,7 @@ FOLLOW = 0.5
 STEP = 1.0
 
 
-#: Renewal window for a revoked certificate: it is in the past, so that the renewal is due at once.
+#: Renewal window for a revoked certificate: it is in the past, so that the renewal is due immediately.
 AT_ONCE = RenewalInfo(0.0, 1.0)
 
 
@@ -284,7 +284,7 @@ class Agent:
     def check_revocations(self) -> Revocations:
         """Enable fetching of the CA's CRL after `start`; return the CRL, which is empty at first.
 
-        If the CRL contains the agent's own certificate, the agent renews it at once.
+        If the CRL contains the agent's own certificate, the agent renews it immediately.
         """
         if self.revocations is None:
             self.revocations = Revocations()

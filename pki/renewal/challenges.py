@@ -10,7 +10,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class Challenges:
-    """The http-01 response bodies (key authorizations) that a service must currently serve, by token."""
+    """The http-01 response bodies (key authorizations) that a service must currently serve, keyed by token."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Create an empty set; several processes of a service can share the responses in *folder*, if given."""

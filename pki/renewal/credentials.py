@@ -110,7 +110,7 @@ class Credentials:
 
     @property
     def not_after(self) -> float:
-        """End of the certificate's validity, in seconds since the epoch."""
+        """Expiry of the certificate, in seconds since the epoch."""
         return self.pair.not_after
 
     def load(self, names: Sequence[str], now: float) -> float:

@@ -102,7 +102,7 @@ class Lifecycle:
         if self._moved:
             self._movable_from = held.issued + gap
         if before is None:
-            self._next_poll = held.issued  # the first poll is due at once; renewals do not change later polls
+            self._next_poll = held.issued  # the first poll is due immediately; renewals do not change later polls
         self.schedule()
         self.next_renewal = max(self.next_renewal, held.issued + gap)
 

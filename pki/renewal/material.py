@@ -36,7 +36,7 @@ class Pair:
     issuer: str
     #: Start of the leaf's validity, in seconds since the epoch.
     not_before: float
-    #: End of the leaf's validity, in seconds since the epoch.
+    #: Expiry of the leaf, in seconds since the epoch.
     not_after: float
 
     @property
