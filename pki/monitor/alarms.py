@@ -62,7 +62,7 @@ class Alarms:
     """State of one monitor's alarms."""
 
     active: dict[Subject, str] = field(default_factory=dict)
-    #: Reasons why the outcome of a check is unknown, by check.
+    #: Reasons why the outcome of a check is unknown, keyed by check.
     unknown: dict[Subject, str] = field(default_factory=dict)
     _peers: dict[str, _Peer] = field(default_factory=dict)
     _previous: dict[str, bool] = field(default_factory=dict)

@@ -32,7 +32,7 @@ class Probe:
     serial: str = ""
     #: Start of the received certificate's validity, in seconds since the epoch.
     not_before: float = 0.0
-    #: End of the received certificate's validity, in seconds since the epoch.
+    #: Expiry of the received certificate, in seconds since the epoch.
     not_after: float = 0.0
     #: The certificates that the server sent, leaf first.
     chain: tuple[x509.Certificate, ...] = field(default=(), compare=False, repr=False)
