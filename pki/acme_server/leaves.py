@@ -53,7 +53,7 @@ class Leaves:
         #: Lifetime and backdate of new leaves, in seconds: the time from issuance to notAfter, and from notBefore to
         #: issuance.  Drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
-        #: Lifetimes in seconds of leaves that contain a certain DNS name, by name.
+        #: Lifetimes in seconds of leaves that contain a certain DNS name, keyed by name.
         self._by_name: dict[str, float] = {}
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
         telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=misissue.KINDS)
@@ -115,7 +115,7 @@ class Leaves:
         self._issuer, self._urls = issuer, urls
         self._issuer_name = issuer.certificate.subject.rfc4514_string()
         self._chain = "".join(each.public_bytes(Encoding.PEM).decode() for each in issuer.chain)
-        #: Prepared DER of leaves by profile.
+        #: Prepared DER of leaves, keyed by profile.
         self._templates: dict[str, LeafTemplate] = {}
 
     # --- admin ------------------------------------------------------------------------------------------------------

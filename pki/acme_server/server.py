@@ -77,9 +77,9 @@ class Settings:
     dns_port: int = 53
     #: Rate limit on new orders per account; None means no limit.
     order_limit: RateLimit | None = None
-    #: Keys for external account binding, by identifier; None if accounts need no binding.
+    #: Keys for external account binding, keyed by identifier; None if accounts need no binding.
     external_accounts: Mapping[str, bytes] | None = None
-    #: Certificate profiles by name; the first is the default.
+    #: Certificate profiles, keyed by name; the first is the default.
     profiles: dict[str, Profile] = field(default_factory=lambda: {PEER.name: PEER})
 
 

@@ -54,7 +54,7 @@ class Validations:
         self._issuer, self._ports, self._caa = issuer, ports, caa
         self._queue: FairQueue[tuple[Authorization, Account]] = FairQueue(MAX_AT_ONCE, MAX_PER_ACCOUNT, MAX_WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Event for each running validation, by the authorization's id; set when that validation has ended.
+        #: Event for each running validation, keyed by the authorization's id; set when that validation has ended.
         self._ends: dict[str, asyncio.Event] = {}
         self._outcomes = telemetry.metrics.counter(
             "firstbyte_acme_validations_total", "Validations by outcome", "outcome"

@@ -42,7 +42,7 @@ class IssuanceLog:
             LogError: the file cannot be read or written.
         """
         self.path = path
-        #: SHA-256 of each logged certificate's DER, by serial number, both in hexadecimal.
+        #: SHA-256 of each logged certificate's DER, keyed by serial number, both in hexadecimal.
         self.certificates: dict[str, str] = {}
         self._hash, self._size, self._lines = START, 0, 0
         #: Time, event and details of the entries that `flush` will write.

@@ -14,7 +14,7 @@ class Batch:
     """Changes that are written in one transaction."""
 
     def __init__(self) -> None:
-        #: Changed records by class and primary key; only the latest version of each record is written.
+        #: Changed records, keyed by class and primary key; only the latest version of each record is written.
         self.records: dict[tuple[type, str], Any] = {}
         #: Error of the failed transaction; None if the transaction has not been attempted yet, or has succeeded.
         self.error: StoreError | None = None
