@@ -27,7 +27,7 @@ class Announcer:
         )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        #: Verifier for the answer to the latest signed NOTIFY, by zone and target.
+        #: Verifier for the answer to the latest signed NOTIFY, keyed by zone and target.
         self._verifiers: dict[tuple[Name, Target], Verifier] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)

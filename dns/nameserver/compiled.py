@@ -42,8 +42,8 @@ class Tail:
     #: anchor.
     pointers: tuple[int, ...]
     body: bytes
-    #: Cache of adjusted bodies, by the length of the question's name. Only the two negative answers use it: a zone may
-    #: have any number of cuts, and caching the bodies of all referrals would take too much memory.
+    #: Cache of adjusted bodies, keyed by the length of the question's name. Only the two negative answers use it: a
+    #: zone may have any number of cuts, and caching the bodies of all referrals would take too much memory.
     moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
@@ -69,9 +69,10 @@ class Compiled:
     nodata: Tail
     #: The NXDOMAIN answer, which carries the zone's SOA record.
     nxdomain: Tail
-    #: Referrals by zone cut; None: `nameserver.answer` has to handle questions below this zone cut.
+    #: Referrals, keyed by zone cut; None: `nameserver.answer` has to handle questions below this zone cut.
     referrals: dict[bytes, Tail | None] = field(default_factory=dict)
-    #: Wildcard answers by closest encloser and type; None: `nameserver.answer` has to handle questions below this name.
+    #: Wildcard answers, keyed by closest encloser and type; None: `nameserver.answer` has to handle questions below
+    #: this name.
     wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
     #: Size of all bodies when the whole zone was last compiled, in bytes.
     full: int = 0

@@ -76,7 +76,7 @@ class Server:
         for served in (each for each in zones if access.is_transferred(each.apex)):
             encode(served)
         self.queries = serving.QueryLog()
-        #: Time of the latest published change by zone, in seconds since 1970; unchanged zones are missing.
+        #: Time of the latest published change, keyed by zone, in seconds since 1970; unchanged zones are missing.
         self.published: dict[Name, float] = {}
         self.requests = Requests(self.responder, access, self.store.histories)
         self.requests.update = self._update

@@ -406,7 +406,7 @@ class ZoneBuilder:
         self.apex = apex
         self._rrsets: dict[bytes, bytes] = {}
         self._spellings: dict[bytes, bytes] = {}
-        #: RRsets with more than one record: the lowest TTL and the RDATA values, by question.
+        #: RRsets with more than one record: the lowest TTL and the RDATA values, keyed by question.
         self._many: dict[bytes, tuple[int, dict[bytes, None]]] = {}
 
     def add(self, question: bytes, ttl: int, rdata: bytes) -> None:

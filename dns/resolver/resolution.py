@@ -109,9 +109,9 @@ class _Frame:
     qtype: int
     chain: list[Entry] = field(default_factory=list)
     zone: Name | None = None
-    #: Addresses of the name servers of `zone`, by server name; the list is empty if no address is known.
+    #: Addresses of the name servers of `zone`, keyed by server name; the list is empty if no address is known.
     servers: dict[Name, list[str]] = field(default_factory=dict)
-    #: Number of time-outs by server address.
+    #: Number of time-outs, keyed by server address.
     tried: dict[str, int] = field(default_factory=dict)
     #: Server addresses, and names of servers without an address, that are not tried again, with the reason.
     useless: dict[str | Name, str] = field(default_factory=dict)

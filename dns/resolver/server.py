@@ -123,9 +123,9 @@ class Server:
         self._waiting = 0
         self._most = min(MAX_RESOLUTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
         self._warnings = log.bounded("resolver")
-        #: Cached failures by question, with the time when each expires.
+        #: Cached failures, keyed by question, with the time when each expires.
         self._failures: dict[tuple[Name, int], tuple[float, Failed]] = {}
-        #: Encoded answers by name and type.
+        #: Encoded answers, keyed by name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
         #: Answers that the listener sends without calling `handle`.
         self._hot = serving.Answers(QR | RA)

@@ -47,7 +47,8 @@ class Answers:
         #: response without its ID (`ENTRY`), the question in lower case, and the sizes of the query and the response in
         #: bytes.
         self.prepared: dict[bytes, tuple[bytes, bytes, int, int]] = {}
-        #: Queries in `prepared` by lower-case question, each with the memory that the entry in `prepared` points to.
+        #: Queries in `prepared`, keyed by lower-case question, each with the memory that the entry in `prepared` points
+        #: to.
         self._copies: dict[bytes, list[tuple[bytes, ctypes.Array[ctypes.c_char]]]] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}

@@ -44,7 +44,7 @@ class HttpsChannel(Channel):
         self._next = 0
         #: Requests that wait until the server allows another stream.
         self._waiting: deque[_Request] = deque()
-        #: Requests that have been sent but not completely answered, by stream ID.
+        #: Requests that have been sent but not completely answered, keyed by stream ID.
         self._requests: dict[int, _Request] = {}
 
     def submit(self, wire: bytes) -> int:
