@@ -25,7 +25,7 @@ from traps.catalogue import TRAPS, Trap
 
 #: Exit codes if a client reacted wrongly (WRONG), or could not fetch a page even from a correct server (INVALID).
 WRONG, INVALID = 1, 4
-#: Findings of an audit, by client name.
+#: Findings of an audit, keyed by client name.
 Findings = Mapping[str, Sequence[Finding]]
 
 

@@ -50,9 +50,9 @@ class UnknownZoneError(RefusedError):
 class Zones:
     """The zones of every name server, as reported by the servers."""
 
-    #: Response to ``GET /admin/zones``, by host.
+    #: Response to ``GET /admin/zones``, keyed by host.
     by_host: dict[str, list[dict[str, Any]]]
-    #: Error messages of the hosts that did not respond, by host.
+    #: Error messages of the hosts that did not respond, keyed by host.
     silent: dict[str, str]
 
     @property

@@ -67,7 +67,7 @@ class Supervisor:
         self._around = Surroundings(sources, namespaces.own("pid"), user_of_services(project))
         self._limits = Limits(state.path, controllers())
         self._present: dict[str, Present] = {}
-        #: Callbacks by child PID; each is called with the child's exit code.
+        #: Callbacks, keyed by child PID; each is called with the child's exit code.
         self._children: dict[int, Callable[[int], None]] = {}
         #: Clients that wait for a host to end, as pairs of the host's name (None: the whole lab) and the connection.
         self._waiting: list[tuple[str | None, Connection]] = []

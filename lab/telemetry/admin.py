@@ -46,7 +46,7 @@ class Request:
     method: str
     path: str
     query: dict[str, str] = field(default_factory=dict)
-    #: Values of the placeholders in the route's path, by name.
+    #: Values of the placeholders in the route's path, keyed by name.
     params: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""

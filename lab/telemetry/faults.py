@@ -24,7 +24,7 @@ class Fault:
     name: str
     help: str
     defaults: dict[str, Any]
-    #: Allowed values of each parameter that has a fixed set of values, by parameter name.
+    #: Allowed values of each parameter that has a fixed set of values, keyed by parameter name.
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: dict[str, Any] | None = None
     #: Number of times the fault has been injected since it was switched on.

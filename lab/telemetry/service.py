@@ -31,7 +31,8 @@ class Telemetry:
         self.health = Health()
         self.faults = Faults()
         self.clock = Clock()
-        #: Descriptions of settings that a drill has changed, by setting name; /health lists them next to the faults.
+        #: Descriptions of settings that a drill has changed, keyed by setting name; /health lists them next to the
+        #: faults.
         self.altered: dict[str, str] = {}
         self.recorder = Recorder()
         self.admin = AdminServer()

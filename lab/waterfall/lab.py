@@ -19,7 +19,7 @@ class Links:
     """Round-trip times between regions as currently configured at `wan`."""
 
     regions: dict[str, ipaddress.IPv4Network]
-    #: Round-trip times in milliseconds, by ordered pair of regions.
+    #: Round-trip times in milliseconds, keyed by ordered pair of regions.
     rtt: dict[tuple[str, str], float]
 
     @classmethod

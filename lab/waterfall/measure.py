@@ -50,7 +50,7 @@ class Session:
     #: Timeout of one step without a response, in seconds.
     timeout: float = TIMEOUT
     context: ssl.SSLContext | None = None
-    #: TLS sessions for resumption, by host and port.
+    #: TLS sessions for resumption, keyed by host and port.
     tickets: dict[tuple[str, int], ssl.SSLSession] = field(default_factory=dict)
 
     def tls_context(self) -> ssl.SSLContext:

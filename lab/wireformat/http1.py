@@ -14,7 +14,7 @@ class RequestHead:
 
     method: str
     target: str
-    #: Field values by lower-case name; if a name occurs more than once, the last value.
+    #: Field values, keyed by lower-case name; if a name occurs more than once, the last value.
     fields: dict[str, str]
 
 

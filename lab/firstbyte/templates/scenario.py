@@ -52,7 +52,7 @@ class MyScenario(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         """Store the parameters in `self.p`; *negative* is true in a control run."""
         super().__init__(parameters, negative=negative)
-        #: Measured times to first byte in milliseconds, by kind of connection and round-trip time.
+        #: Measured times to first byte in milliseconds, keyed by kind of connection and round-trip time.
         self.measured: dict[tuple[str, float], list[float]] = defaultdict(list)
 
     def duration(self) -> float:
