@@ -57,7 +57,7 @@ class Loss:
 class Hosts:
     """The parsed content of a hosts file, in file order."""
 
-    #: Descriptions of the regions, by region name.
+    #: Descriptions of the regions, keyed by region name.
     regions: dict[str, str]
     hosts: tuple[Host, ...]
     losses: tuple[Loss, ...] = ()

@@ -47,7 +47,7 @@ class Sample:
     #: JSON body of /health.
     health: Mapping[str, Any] = field(default_factory=dict)
     scrape: Scrape = field(default_factory=Scrape)
-    #: JSON bodies of the admin responses, by path.
+    #: JSON bodies of the admin responses, keyed by path.
     admin: Mapping[str, Any] = field(default_factory=dict)
     #: Reason why an admin request failed, or "" if none failed.
     refused: str = ""
@@ -77,7 +77,7 @@ class Track:
         #: Sliding windows of the metrics in `COUNTERS`, and of the packets that the kernel dropped before the router
         #: read them.
         self.counters, self.tun_drops = Window(WINDOW), Window(WINDOW)
-        #: Sliding windows of the sent and lost packets, by link.
+        #: Sliding windows of the sent and lost packets, keyed by link.
         self.links: dict[tuple[str, str], Window] = {}
 
     def take(self, sample: Sample) -> None:

@@ -50,11 +50,11 @@ class Counters:
         self.rejected = counter(
             "firstbyte_edge_clients_rejected_total", "Client connections rejected because the edge was full", "answer"
         )
-        #: TLS handshakes since the last scrape, by version and resumption.
+        #: TLS handshakes since the last scrape, keyed by version and resumption.
         self._shaken: Counter[tuple[str, bool]] = Counter()
-        #: Requests since the last scrape, by listener and status.
+        #: Requests since the last scrape, keyed by listener and status.
         self._counted: Counter[tuple[str, int | str]] = Counter()
-        #: Request latencies since the last scrape, by listener: the count per bucket, then the sum in seconds.
+        #: Request latencies since the last scrape, keyed by listener: the count per bucket, then the sum in seconds.
         self._latencies: dict[str, list[float]] = {}
         metrics.before_render(self._add)
 

@@ -36,7 +36,7 @@ fetch(process.argv[1])
   .then(response => { if (!response.ok) throw Error(response.status); return response.arrayBuffer() })
   .catch(error => { console.error(String(error.cause || error)); process.exit(1) })
 """
-#: Command lines of well-known clients, by name.
+#: Command lines of well-known clients, keyed by name.
 CLIENTS: Mapping[str, tuple[str, ...]] = {
     "curl": ("curl", "-fsSL", "-o", os.devnull, "{url}"),
     "wget": ("wget", "-q", "-O", os.devnull, "--ca-certificate={ca}", "{url}"),

@@ -79,7 +79,7 @@ def burst(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
     return _written(packet, (at, new)) if new != packet[at : at + length] else None
 
 
-#: Corruption functions by mode, the name used in settings and counters.
+#: Corruption functions, keyed by mode, the name used in settings and counters.
 MODES: dict[str, Damage] = {"bitflip": bitflip, "swap16": swap16, "plusminus": plusminus, "random": burst}
 
 

@@ -117,7 +117,8 @@ class DropRule:
         self.pattern = pattern
         #: Dropped segments, each with the time of the drop in nanoseconds.
         self.dropped: list[tuple[int, Segment]] = []
-        #: Acknowledgement number that covers the other side's FIN, by the flow that will send the acknowledgement.
+        #: Acknowledgement number that covers the other side's FIN, keyed by the flow that will send the
+        #: acknowledgement.
         self._closing: dict[tuple[str, int, str, int], int] = {}
 
     @property

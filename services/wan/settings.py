@@ -72,7 +72,7 @@ def _rate(key: str, value: object) -> int | None:
 _milliseconds = number(MAX_DELAY_MS, f"milliseconds between 0 and {MAX_DELAY_MS:g}")
 _probability = number(1.0, "a probability between 0 and 1")
 
-#: Validators by setting, in the order of the fields of `LinkSettings` and of the table in the README.
+#: Validators, keyed by setting, in the order of the fields of `LinkSettings` and of the table in the README.
 CHECKS: dict[str, Check] = {
     "rtt_ms": _milliseconds,
     "jitter_ms": _milliseconds,
