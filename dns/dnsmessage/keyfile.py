@@ -26,7 +26,7 @@ class KeyFileError(LocalError):
 
 
 def load_keys(path: Path) -> dict[Name, Key]:
-    """Return the keys in the file *path* by name.
+    """Return the keys in the file *path*, keyed by name.
 
     Raises:
         KeyFileError: the file cannot be read or is malformed.
@@ -42,7 +42,7 @@ def load_keys(path: Path) -> dict[Name, Key]:
 
 
 def parse_keys(text: str, source: str = "<text>") -> dict[Name, Key]:
-    """Return the keys in *text* by name; raise `KeyFileError`, whose message names *source*, if *text* is malformed."""
+    """Return the keys in *text*, keyed by name; if *text* is malformed, raise `KeyFileError`, which names *source*."""
     text = _COMMENT.sub(lambda match: match[1] or " ", text)
     keys: dict[Name, Key] = {}
     at = 0

@@ -113,7 +113,7 @@ def rcode_to_text(rcode: int) -> str:
 
 
 class _Reader:
-    """A cursor over one message that caches the names it has decoded, by offset."""
+    """A cursor over one message that caches the names it has decoded, keyed by offset."""
 
     def __init__(self, wire: bytes, at: int = HEADER.size) -> None:
         self.wire, self.at = wire, at

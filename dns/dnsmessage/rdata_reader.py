@@ -21,18 +21,18 @@ _FORMS = {
     "loc": "LOCATION…", "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
     "wks": "PROTOCOL PORT…", "ipseckey": "PRECEDENCE TYPE ALGORITHM GATEWAY KEY…", "hip": "ALGORITHM HIT KEY SERVER…",
 }  # fmt: skip
-#: Numbers of the certificate types of CERT records, by mnemonic (RFC 4398 section 2.1).
+#: Numbers of the certificate types of CERT records, keyed by mnemonic (RFC 4398 section 2.1).
 _CERTIFICATES = {
     b"PKIX": 1, b"SPKI": 2, b"PGP": 3, b"IPKIX": 4, b"ISPKI": 5, b"IPGP": 6, b"ACPKIX": 7, b"IACPKIX": 8, b"URI": 253,
     b"OID": 254,
 }  # fmt: skip
-#: Numbers of the DNSSEC algorithms, by mnemonic (IANA registry).
+#: Numbers of the DNSSEC algorithms, keyed by mnemonic (IANA registry).
 _ALGORITHMS = {
     b"DELETE": 0, b"RSAMD5": 1, b"DH": 2, b"DSA": 3, b"RSASHA1": 5, b"DSA-NSEC3-SHA1": 6, b"RSASHA1-NSEC3-SHA1": 7,
     b"RSASHA256": 8, b"RSASHA512": 10, b"ECC-GOST": 12, b"ECDSAP256SHA256": 13, b"ECDSAP384SHA384": 14, b"ED25519": 15,
     b"ED448": 16, b"INDIRECT": 252, b"PRIVATEDNS": 253, b"PRIVATEOID": 254,
 }  # fmt: skip
-#: Port numbers in WKS records, by service name; each service uses the same port over TCP and UDP.
+#: Port numbers in WKS records, keyed by service name; each service uses the same port over TCP and UDP.
 _SERVICES = {
     b"ECHO": 7, b"DISCARD": 9, b"DAYTIME": 13, b"FTP-DATA": 20, b"FTP": 21, b"SSH": 22, b"TELNET": 23, b"SMTP": 25,
     b"TIME": 37, b"DOMAIN": 53, b"TFTP": 69, b"FINGER": 79, b"HTTP": 80, b"POP3": 110, b"SUNRPC": 111, b"NNTP": 119,

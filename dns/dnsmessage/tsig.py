@@ -24,7 +24,7 @@ FUDGE = 300
 MAX_UNSIGNED = 99
 #: Minimum length of a truncated MAC in bytes, even if the key allows shorter ones (RFC 8945 section 5.2.2.1).
 MIN_MAC = 10
-#: hashlib's name of each algorithm's hash function, by the algorithm's name in the TSIG record (RFC 8945 section 6).
+#: hashlib's name of each hash function, keyed by the algorithm's name in the TSIG record (RFC 8945 section 6).
 ALGORITHMS = {
     Name.from_text(f"{name}."): hash_name
     for name, hash_name in {

@@ -101,7 +101,7 @@ class Access:
         """Return whether *key* may change records of type *rdtype* at *name*.
 
         If *name* is None, return whether *key* may change at least some records of *zone*. The type ANY stands for all
-        types at once.
+        types.
         """
         return key is not None and any(
             each.key == key.name

@@ -21,11 +21,11 @@ class AddedZones:
         self._folder = folder
 
     def files(self) -> dict[Name, Path]:
-        """Return the master files of added primary zones, by apex."""
+        """Return the master files of added primary zones, keyed by apex."""
         return dict(self._found("zone"))
 
     def secondaries(self, configured: Mapping[Name, Sequence[Primary]]) -> dict[Name, Sequence[Primary]]:
-        """Return the primaries of added secondary zones, by apex; *configured* contains those of the configured zones.
+        """Return the primaries of added secondary zones, keyed by apex; *configured* holds those of configured zones.
 
         Raises:
             ZoneError: an added zone has the same primaries as a zone that is no longer configured.

@@ -204,7 +204,7 @@ def _alias(compiled: Compiled, name: Name) -> None:
 
 
 def _wildcard(zone: Zone, encloser: Name) -> dict[int, Tail] | None:
-    """Return the answers of the wildcard below *encloser* by type.
+    """Return the answers of the wildcard below *encloser*, keyed by type.
 
     Returns None if the wildcard is a CNAME or one of its answers is too large.
     """

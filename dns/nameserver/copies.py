@@ -1,6 +1,6 @@
 """Copies of secondary zones on disk, so that a restarted server can answer before the first transfer.
 
-A copy is a master file with a checksum; any name server can serve it, also as a primary. The modification time of the
+A copy is a master file with a checksum; any name server can serve it, even as a primary. The modification time of the
 file is the time at which a primary last confirmed the zone; the expiry time of the zone is computed from that time.
 """
 

@@ -37,7 +37,7 @@ class Responder:
 
     @property
     def zones(self) -> dict[Name, Zone]:
-        """The zones being served, by apex."""
+        """The zones being served, keyed by apex."""
         return {each.zone.apex: each.zone for each in self._compiled.values()}
 
     def compile(self, zone: Zone) -> Compiled:

@@ -2,7 +2,7 @@
 
 Nothing here opens a socket or reads a clock. `Secondary.next` returns an action; `nameserver.refresh` performs it and
 reports the outcome. A round queries the primaries in order until one confirms our serial number or a newer version has
-been transferred. A NOTIFY starts a round at once; if it carries a newer serial number, the round begins with a
+been transferred. A NOTIFY starts a round immediately; if it carries a newer serial number, the round begins with a
 transfer. If an incremental transfer is unusable, the whole zone is transferred. An expired zone accepts any serial
 number, so that it recovers even if the primary has lost its state.
 """
@@ -119,7 +119,7 @@ class Secondary:
     def restored(self, soa: bytes, confirmed: float) -> None:
         """Start with a zone restored from disk: its SOA RDATA, and when a primary last confirmed the zone."""
         self._take(soa, confirmed)
-        self._due = confirmed  # due at once: the primary may have changed in the meantime
+        self._due = confirmed  # due immediately: the primary may have changed in the meantime
 
     def next(self, now: float) -> Action:
         """Return the next action."""

@@ -49,7 +49,7 @@ class _Draft:
         self._nodes: dict[Name, dict[int, _Records]] = {}
 
     def node(self, name: Name) -> dict[int, _Records]:
-        """Return the mutable, non-empty RRsets at *name* by type."""
+        """Return the mutable, non-empty RRsets at *name*, keyed by type."""
         found = self._nodes.get(name)
         if found is None:
             found = self._nodes[name] = {

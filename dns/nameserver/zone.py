@@ -79,7 +79,7 @@ class Zone:
     def __init__(self, apex: Name, rrsets: dict[bytes, bytes], spellings: dict[bytes, bytes] | None = None) -> None:
         """Create the zone *apex* from packed RRsets keyed by question, and *spellings*; `ZoneBuilder` produces both."""
         self.apex = apex
-        #: Owner names with upper-case letters, as entered (RFC 4343 section 4), by lower-case name.
+        #: Owner names with upper-case letters, as entered (RFC 4343 section 4), keyed by lower-case name.
         self.spellings = spellings or {}
         #: RRsets packed by `pack`, keyed by question.
         self.rrsets = rrsets
@@ -134,7 +134,7 @@ class Zone:
         return Name(self.spellings.get(key, key))
 
     def node(self, name: Name) -> dict[int, RRset] | None:
-        """Return the RRsets at *name* by type; {} for an empty non-terminal, None if the name does not exist."""
+        """Return the RRsets at *name*, keyed by type; {} for an empty non-terminal, None if the name does not exist."""
         found = self._at(name)
         return found if found or name.key in self.empty else None
 

@@ -73,7 +73,7 @@ class Entry:
 
 
 class Cache:
-    """RRsets and negative answers by name and type; expired entries are kept for *stale* more seconds."""
+    """RRsets and negative answers, keyed by name and type; expired entries are kept for *stale* more seconds."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES, stale: float = 0.0) -> None:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()

@@ -11,7 +11,7 @@ class HintsError(Exception):
 
 
 def load_hints(path: Path, *, ipv6: bool = False) -> dict[Name, str]:
-    """Return the address of each root server by name, in file order.
+    """Return the address of each root server, keyed by name, in file order.
 
     Args:
         path: master file.

@@ -141,7 +141,7 @@ class Resolution:
         qname: the name to resolve.
         qtype: the record type, as a number.
         cache: the source of known records; everything learned is stored in it.
-        hints: root servers' addresses by name.
+        hints: root servers' addresses, keyed by name.
         servers: statistics of name servers; responsive servers are queried first, in order of round-trip time.
         rng: breaks ties between servers that were never queried.
         minimise: whether each server is sent only the labels that it needs (QNAME minimisation).

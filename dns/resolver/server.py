@@ -31,7 +31,8 @@ DEADLINE = 8.0
 #: popular name whose servers are down.
 FAILURE_TTL = 1.0
 #: Maximum number of resolutions in progress. While no server answers, each occupies about 18 KiB and one socket until
-#: `DEADLINE`. Further questions are answered with SERVFAIL at once. At most half of the process's descriptors are used.
+#: `DEADLINE`. Further questions are answered with SERVFAIL immediately. At most half of the process's descriptors are
+#: used.
 MAX_RESOLUTIONS = 1024
 #: Maximum number of clients that wait for a resolution, at about 5 KiB each; further clients get SERVFAIL.
 MAX_WAITING = 4096
@@ -102,7 +103,7 @@ class Server:
 
         Args:
             telemetry: counters, fault switches and admin port.
-            hints: root servers' addresses by name.
+            hints: root servers' addresses, keyed by name.
             port: destination port for all name servers; differs from 53 only on loopback.
             stale: how long an expired answer may still be returned if no server replies, in seconds (RFC 8767); 0:
                 never.

@@ -45,7 +45,7 @@ class Known:
 
 
 class Servers:
-    """Statistics of name servers, by address."""
+    """Statistics of name servers, keyed by address."""
 
     def __init__(self) -> None:
         self.known: dict[str, Known] = {}

@@ -32,7 +32,7 @@ Counts = tuple[int, int, int]
 
 
 class Answers:
-    """A table of prebuilt answers by question (name in lower case, type and class, in wire form)."""
+    """A table of prebuilt answers, keyed by question (name in lower case, type and class, in wire form)."""
 
     def __init__(self, flags: int) -> None:
         """Create an empty table; *flags* are the header flags and rcode of every answer in it."""

@@ -129,11 +129,12 @@ class Batch:
         self._slots = array("Q", self._slot_at.tolist())
         self._vectors_now = 2  # number of iovec entries per reply in the last batch; 0 if it differed between replies
         self._bases = range(0, BATCH * SLOT, SLOT)
-        #: Position of the question in the receive buffer, by slot and by query size without OPT.
+        #: Position of the question in the receive buffer, keyed by slot and by query size without OPT.
         self._questions = [[slice(at + 12, at + size) for size in range(SLOT + 1)] for at in self._bases]
-        #: Functions, by batch size, that read the queries from the receive buffer, without IDs and padded with zeros.
+        #: Functions that read the queries from the receive buffer, without IDs and padded with zeros; keyed by batch
+        #: size.
         self._queries = [struct.Struct(f"2x{SLOT - 2}s" * count).unpack_from for count in range(BATCH + 1)]
-        #: Functions that read the clients' addresses, by batch size.
+        #: Functions that read the clients' addresses, keyed by batch size.
         self._clients = [struct.Struct("16s" * count).unpack_from for count in range(BATCH + 1)]
         #: Functions that read the memory areas of the replies from `_replies`, by areas per reply and batch size.
         self._areas = {

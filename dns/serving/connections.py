@@ -279,7 +279,7 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         self._ending = True
         if self._transport is not None:
             self._transport.abort()

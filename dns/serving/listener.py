@@ -90,7 +90,7 @@ class Listener:
         assert self._batch is not None  # noqa: S101 - this callback is registered only if there is a batch
         left = MAX_TURN
         while left > 0 and (count := self._batch.turn(self._handle, self._finished)):
-            left -= count  # read again at once: this costs less than another turn of the event loop
+            left -= count  # read again immediately: this costs less than another turn of the event loop
             if self._coalescing.pauses(count, grouped=self._batch.sender.grouping):
                 time.sleep(PAUSE)  # blocks, because the pause is shorter than the resolution of the loop's timers
                 left -= PAUSED

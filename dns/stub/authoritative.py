@@ -24,7 +24,7 @@ async def ask_name_servers(
         port: UDP and TCP port of the name servers; only tests use a port other than 53.
 
     Returns:
-        The answer or the error of each name server, by its IPv4 address.
+        The answer or the error of each name server, keyed by its IPv4 address.
 
     Raises:
         StubError: the name servers cannot be found.

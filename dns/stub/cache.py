@@ -13,7 +13,7 @@ Key = tuple[str, str]
 
 
 class Cache:
-    """Positive and negative answers, by name and type."""
+    """Positive and negative answers, keyed by name and type."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()

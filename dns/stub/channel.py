@@ -34,7 +34,7 @@ class Channel:
         #: Whether TLS has failed; after a failure, only the TLS alert is still sent.
         self._failed = False
         self._out, self._in = bytearray(), bytearray()
-        #: Queries without a reply, by ID.
+        #: Queries without a reply, keyed by ID.
         self._pending: dict[int, bytes] = {}
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class Channel:
         return self._tls.to_send()
 
     def receive(self, data: bytes) -> dict[int, bytes]:
-        """Process received bytes; return the replies to pending queries by ID.
+        """Process received bytes; return the replies to pending queries, keyed by ID.
 
         Raises:
             ssl.SSLError: TLS failed, for example because the server's certificate is invalid.
@@ -98,7 +98,7 @@ class Channel:
         """
 
     def _replies(self) -> dict[int, bytes]:
-        """Return the complete replies in the bytes received so far, by query ID."""
+        """Return the complete replies in the bytes received so far, keyed by query ID."""
         replies = {}
         while len(self._in) >= 2 and len(self._in) >= 2 + (size := int.from_bytes(self._in[:2], "big")):
             reply = bytes(self._in[2 : 2 + size])
