@@ -99,7 +99,7 @@ def limit(text: str) -> float:
 
 
 def clients(text: str) -> int:
-    """Parse the number of clients that run at once, from 1 to 64."""
+    """Parse the number of clients that run at the same time, from 1 to 64."""
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 64:
         raise ArgumentTypeError(f"expected a whole number from 1 to 64, got {text!r}")
     return int(text)

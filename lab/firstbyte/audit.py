@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _commands(args: argparse.Namespace) -> dict[str, Sequence[str]]:
-    """Return the commands to audit by name.
+    """Return the commands to audit, keyed by name.
 
     Raises:
         UsageError: there is neither a command nor a well-known client, or a client is unknown or not installed.
@@ -148,7 +148,7 @@ async def _interruptible(command: Sequence[str], chosen: Sequence[Trap], limit: 
 
 
 def _baseline(path: Path, clients: Iterable[str]) -> dict[tuple[str, str], bool]:
-    """Read the JSON of an earlier audit; return whether each reaction was right, by client and trap.
+    """Read the JSON of an earlier audit; return whether each reaction was right, keyed by client and trap.
 
     Raises:
         UsageError: the file cannot be read, or has no findings about one of *clients*.

@@ -25,14 +25,14 @@ from stub import AsyncStub
 DIRECTORY = "https://ca.example.com/directory"
 #: Primary name server of the lab's zone: the last two octets of its IPv4 address, and its port.
 PRIMARY = ("20.53", 53)
-#: Codes of the revocation reasons that clients may request, by name (RFC 5280 section 5.3.1).
+#: Codes of the revocation reasons that clients may request, keyed by name (RFC 5280 section 5.3.1).
 REASONS = {
     "unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5,
     "privilegeWithdrawn": 9,
 }  # fmt: skip
 #: ACME problem types (RFC 8555 section 6.7) that the CA returns if it refuses a name or the profile.
 WRONG_INPUT = {"malformed", "rejectedIdentifier", "unsupportedIdentifier", "invalidProfile", "caa"}
-#: Maximum number of names that an error message lists; for more names, it gives only their number.
+#: Maximum number of names that an error message lists; if there are more, it gives only their number.
 MAX_LISTED = 5
 
 

@@ -78,7 +78,7 @@ class Zones:
         return max(found, key=len)
 
     def of(self, zone: str) -> dict[str, dict[str, Any]]:
-        """Return the entry for *zone* from each of its servers, by host, primaries first."""
+        """Return the entry for *zone* from each of its servers, keyed by host, primaries first."""
         every = [(host, each) for host, zones in self.by_host.items() for each in zones if each["zone"] == zone]
         return dict(sorted(every, key=lambda pair: "secondary" in pair[1]))
 
@@ -426,7 +426,7 @@ def _read(lab: Way, hosts: Iterable[str] | None = None) -> Zones:
 
 
 def _each(hosts: Sequence[str], ask: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Call *ask* for all *hosts* concurrently; return the results and the error messages, by host."""
+    """Call *ask* for all *hosts* concurrently; return the results and the error messages, each keyed by host."""
 
     def one(host: str) -> tuple[str, Any, str]:
         try:

@@ -24,7 +24,7 @@ TTL = 30
 POLL = 0.1
 #: Host from which the subject is probed, and the only port on which TLS is not expected.
 OUTSIDE, PLAIN = "client", 80
-#: Signals that end `join` early, after it has removed what it had started.
+#: Signals that end `join` early; before it exits, it removes what it has started.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Labels of a DNS name (RFC 1123 section 2.1).
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -170,7 +170,7 @@ def _wait_until_listening(lab: Lab, subject: Subject, wait: float) -> None:
     """Wait until *subject* listens on its port.
 
     Raises:
-        NotServingError: the program ended, or does not listen on that port after *wait* seconds.
+        NotServingError: the program exited, or is not listening on that port after *wait* seconds.
     """
     deadline = time.monotonic() + wait
     found: dict[str, Any] = {}

@@ -130,7 +130,7 @@ def _solution(task: Exercise) -> str:
 
 
 def _theory(unit: Unit) -> dict[str, float]:
-    """Return the predictions of the experiment's model, by row."""
+    """Return the predictions of the experiment's model, keyed by row name."""
     kind = unit.experiment
     return {name: each.value for name, each in kind(parameters.bind(kind.settings, quick=True)).predict().items()}
 
@@ -222,7 +222,7 @@ def _show(unit: Unit, record: Record, result: dict[str, Any]) -> None:
 def scale(marks: dict[str, float | None]) -> str:
     """Return a line from 0 (or the smallest value, if negative) to the largest value with a mark at each value.
 
-    Marks at the same place stand next to each other.
+    Marks at the same place are printed next to each other.
     """
     values = [each for each in marks.values() if each is not None]
     low, high = min(0.0, *values), max(0.0, *values)

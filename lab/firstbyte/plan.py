@@ -101,7 +101,7 @@ def _show(made: Plan, calibration: Calibration, *, new: bool) -> None:
 
 
 def _verify() -> dict[str, int]:
-    """Run the experiment of each topic once; return exit codes by command."""
+    """Run the experiment of each topic once; return the exit codes, keyed by command."""
     codes: dict[str, int] = {}
     for words in dict.fromkeys(topic.verify for topic in TOPICS):
         command = [*words, "--quick"]

@@ -150,7 +150,7 @@ def _issuer(lab: Lab) -> str:
 
 
 def _peers(lab: Lab) -> list[Peer]:
-    """Ask all hosts at once for their certificates and trusted roots; hosts without certificates are omitted."""
+    """Ask all hosts concurrently for their certificates and trusted roots; hosts without certificates are omitted."""
     with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
         found = threads.map(_peer, repeat(lab), (host.name for host in lab.topology.always))
         return [each for each in found if each is not None]

@@ -1,4 +1,4 @@
-"""A student's progress: a JSON file that the student keeps and hands in."""
+"""A student's progress, in a JSON file that the student keeps and submits for grading."""
 
 import json
 import time

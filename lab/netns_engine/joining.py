@@ -10,7 +10,7 @@ from netns_engine.messages import Join
 TEMPLATE = "subject"
 #: Environment variable of a joined host with its DNS name and port, as NAME:PORT.
 VARIABLE = "FIRSTBYTE_SUBJECT"
-#: Where a joined host sees the folder in which `firstbyte join` was called.
+#: Path on a joined host at which the folder is mounted in which `firstbyte join` was called.
 HERE = "/srv/here"
 
 

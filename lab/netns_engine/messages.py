@@ -86,7 +86,7 @@ class Join:
     arguments: tuple[str, ...]
     #: Environment variables in addition to those of the template, as pairs of name and value.
     environment: tuple[tuple[str, str], ...]
-    #: Folder of the user, which the host sees read-only at `joining.HERE`.
+    #: Folder of the user, which is mounted read-only at `joining.HERE` on the host.
     folder: str
 
 
@@ -153,7 +153,7 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """State of every host that was ever started, by name."""
+    """State of every host that was ever started, keyed by name."""
 
     hosts: dict[str, HostReport]
 

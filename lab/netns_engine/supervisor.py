@@ -471,7 +471,7 @@ class Supervisor:
         return socket.socket(fileno=fds[0])
 
     def _end(self) -> None:
-        """Start the shutdown of the lab: send SIGTERM to every host at once."""
+        """Start the shutdown of the lab: send SIGTERM to all hosts at the same time."""
         if self._ending:
             return
         self._ending = True

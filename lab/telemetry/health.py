@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Health:
-    """Health checks by name; the service is healthy if there is at least one check and all checks pass."""
+    """Health checks, keyed by name; the service is healthy if there is at least one check and all checks pass."""
 
     def __init__(self) -> None:
         self._checks: dict[str, tuple[bool, str]] = {}

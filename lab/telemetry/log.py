@@ -60,8 +60,8 @@ class BoundedLogger(EventLogger):
     def __init__(self, logger: logging.Logger, clock: Callable[[], float]) -> None:
         super().__init__(logger)
         self._clock = clock
-        #: By event: start of the current second, number of lines written in that second, and number of lines omitted
-        #: since the last written line.
+        #: Start of the current second, number of lines written in that second, and number of lines omitted since the
+        #: last written line; keyed by event.
         self._events: dict[str, tuple[float, int, int]] = {}
 
     def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:

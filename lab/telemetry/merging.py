@@ -1,6 +1,6 @@
 """Merge the admin responses of several worker processes: metrics, health and fault switches.
 
-No I/O: `telemetry.front` requests the responses from the workers and passes them in, by worker number.
+No I/O: `telemetry.front` requests the responses from the workers and passes them in, keyed by worker number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,8 @@ def health(answers: Mapping[int, dict[str, Any] | str]) -> dict[str, Any]:
     """Return the body of ``GET /health`` for all workers; a check passes if it passes in every worker that reports it.
 
     Args:
-        answers: by worker number, the body of its ``GET /health``, or the reason why the worker did not respond.
+        answers: the body of each worker's ``GET /health``, or the reason why the worker did not respond; keyed by
+        worker number.
     """
     checks: dict[str, dict[str, Any]] = {}
     faults: list[str] = []

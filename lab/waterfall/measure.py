@@ -1,4 +1,4 @@
-"""Measurement of one request on real sockets.  Clock readings and bookkeeping take place between the timed phases."""
+"""Measures one request on real sockets.  Clock readings and bookkeeping take place between the timed phases."""
 
 import contextlib
 import os

@@ -6,7 +6,7 @@ from typing import Any
 
 #: Names of the phases, in chronological order.
 PHASES = ("dns", "connect", "tls", "request", "first_byte", "body", "close")
-#: Phases up to the first byte, by the subject under which reports list them.
+#: Phases up to the first byte, keyed by the subject under which reports list them.
 SHARES = {"names": ("dns",), "connections": ("connect",), "identity": ("tls",), "answer": ("request", "first_byte")}
 
 
@@ -87,7 +87,7 @@ class Trace:
         return sum(p.measured_ms for p in self.phases if p.name != "close")
 
     def shares(self) -> dict[str, float]:
-        """Return the fractions of the time to first byte by subject: names, connections, identity and answer."""
+        """Return the fractions of the time to first byte, keyed by subject: names, connections, identity and answer."""
         total = self.ttfb_ms or 1.0
         return {
             what: sum(p.measured_ms for p in self.phases if p.name in names) / total for what, names in SHARES.items()

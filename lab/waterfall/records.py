@@ -4,7 +4,7 @@ Each reader follows one direction of a connection, whose bytes it needs in order
 """
 
 CONTENT = {20: "ChangeCipherSpec", 21: "alert", 22: "handshake", 23: "data"}
-#: Names of the TLS handshake messages by type (RFC 8446 section 4, RFC 5246 section 7.4, RFC 5077).
+#: Names of the TLS handshake messages, keyed by type (RFC 8446 section 4, RFC 5246 section 7.4, RFC 5077).
 HANDSHAKE = {
     0: "HelloRequest",
     1: "ClientHello",

@@ -49,7 +49,7 @@ class MyDrill(Drill[Parameters]):
         return self.before + self.p.renewals * (PAUSE + 0.5) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the predicted value for each row of `judge`, by row name."""
+        """Return the predicted value for each row of `judge`, keyed by row name."""
         return {"requests lost": Quantity(0), "certificates seen": Quantity(self.p.renewals + 1)}
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:

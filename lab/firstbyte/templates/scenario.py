@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from experiments import Chart, Control, Curve, Dots, Experiment, Panel, Quantity, Run, parameter
 
 HOST = "www.example.com"
-#: Predicted round trips until the first byte of the response, by kind of connection.
+#: Predicted round trips until the first byte of the response, keyed by kind of connection.
 ROUND_TRIPS = {"new connection": 2, "kept open": 1}
 
 
@@ -60,7 +60,7 @@ class MyScenario(Experiment[Parameters]):
         return 1 + sum(self.p.repeats * sum(ROUND_TRIPS.values()) * rtt / 1000 for rtt in self.p.rtt_ms)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the predicted value for each row of `conclude`, by row name."""
+        """Return the predicted value for each row of `conclude`, keyed by row name."""
         return {f"round trips, {kind}": Quantity(trips) for kind, trips in ROUND_TRIPS.items()}
 
     async def measure(self, run: Run) -> None:
