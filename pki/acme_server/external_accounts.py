@@ -24,7 +24,7 @@ MEMBERS = {"protected", "payload", "signature"}
 
 
 def load_keys(path: Path) -> dict[str, bytes]:
-    """Return the keys in the file at *path*, by identifier: one per line, ``KID KEY``, with the key in base64url.
+    """Return the keys in the file at *path*, keyed by identifier: one per line, ``KID KEY``, with the key in base64url.
 
     Raises:
         AuthorityError: the file cannot be read, or a line is malformed; the message has the line number, not the key.

@@ -25,7 +25,7 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, str, hashes.HashAlgorithm, int]] = {
     "P-256": (ec.SECP256R1(), "ES256", hashes.SHA256(), 32),
     "P-384": (ec.SECP384R1(), "ES384", hashes.SHA384(), 48),
 }
-#: Hash function of the signature, and size of the numbers r and s in bytes, by algorithm.
+#: Hash function of the signature, and size of the numbers r and s in bytes, keyed by algorithm.
 _ECDSA = {algorithm: (ec.ECDSA(digest), size) for _, algorithm, digest, size in _CURVES.values()}
 #: The prime of Curve25519's field, and the y coordinates of its points of small order.  Signatures can be forged if the
 #: public key is such a point.

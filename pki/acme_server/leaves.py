@@ -45,7 +45,7 @@ class Leaves:
             lifetime: default lifetime of leaves, in seconds.
             urls: URLs of the issuer's CRL and certificate; None if they are not served.
             issued: the issuance log; every leaf is logged before a client receives it.
-            profiles: certificate profiles by name; the first is the default.
+            profiles: certificate profiles, keyed by name; the first is the default.
         """
         self._log, self._profiles, self._default = issued, profiles, next(iter(profiles.values()))
         self._telemetry, self._store, self._lifetime = telemetry, store, lifetime

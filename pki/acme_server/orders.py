@@ -38,7 +38,7 @@ class Orders:
         Args:
             store: the CA's database.
             issuer: CA whose name constraints limit the names in orders.
-            profiles: certificate profiles that orders can select, by name; the first is the default.
+            profiles: certificate profiles that orders can select, keyed by name; the first is the default.
         """
         self.store, self._issuer, self._profiles = store, issuer, profiles
 

@@ -20,8 +20,8 @@ INTERVAL = 0.1
 #: Interval between test writes to the store, and between attempts to renew the server's own certificate after a
 #: failure, in seconds.
 STORE_INTERVAL, RETRY = 1.0, 1.0
-#: How long expired orders are kept, in seconds, and maximum number of orders that are deleted at once.  Deleting 500
-#: orders takes about ten milliseconds, during which the server answers no requests.
+#: How long expired orders are kept, in seconds, and maximum number of orders that are deleted in one transaction.
+#: Deleting 500 orders takes about ten milliseconds, during which the server answers no requests.
 KEEP, MAX_PRUNED = 3600.0, 500
 
 

@@ -108,7 +108,7 @@ class Ceremony:
         )
 
     def _make(self, now: float) -> dict[Path, bytes]:
-        """Return the content of all files for a new lab, by path."""
+        """Return the content of all files for a new lab, keyed by path."""
         root_words, issuing_words = (secrets.token_urlsafe(32).encode() for _ in range(2))
         root_key, issuing_key = new_key(), new_key()
         root = issue_root(root_key, "firstbyte lab root", now)
@@ -128,7 +128,7 @@ class Ceremony:
         return {each.path: content for each, content in zip(self._files(), contents, strict=True)}
 
     def _restore(self, there: list[_File]) -> dict[Path, bytes]:
-        """Check the files of an earlier ceremony; return the content of those to restore, by path."""
+        """Check the files of an earlier ceremony; return the content of those to restore, keyed by path."""
         token, *needed, anchor = self._files()
         tsig = None if self.tsig is None else needed.pop(0)
         if missing := [each for each in needed if each not in there]:

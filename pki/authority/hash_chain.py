@@ -28,7 +28,7 @@ class Entry:
     #: Time of the event, in seconds since the epoch.
     at: float
     event: str
-    #: Details of the event, such as hashes of files by path, or a certificate's subject and serial number.
+    #: Details of the event, such as the hash of each file, keyed by path, or a certificate's subject and serial number.
     facts: dict[str, Any]
     #: SHA-256 of the previous line, in hexadecimal.
     previous: str

@@ -195,7 +195,7 @@ def facts(certificate: x509.Certificate) -> dict[str, object]:
 
 
 def facts_of(serial: int, issuer: str, begin: float, end: float, der: bytes) -> dict[str, object]:
-    """Return the same as `facts`, for a certificate that has not been parsed."""
+    """Like `facts`, but for a certificate that has not been parsed."""
     digest = hashlib.sha256(der).hexdigest()
     return {"serial": f"{serial:x}", "issuer": issuer, "not_before": begin, "not_after": end, "sha256": digest}
 

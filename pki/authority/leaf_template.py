@@ -36,7 +36,7 @@ class Leaf:
     """A newly issued leaf."""
 
     serial: int
-    #: Begin and end of the validity period, in seconds since the epoch.
+    #: Start and end of the validity period, in seconds since the epoch.
     not_before: int
     not_after: int
     der: bytes

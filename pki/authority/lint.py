@@ -54,7 +54,7 @@ def check_fields(
     Args:
         issuer: the CA.
         serial: serial number.
-        begin: begin of the validity period, in seconds since the epoch.
+        begin: start of the validity period, in seconds since the epoch.
         end: end of the validity period, in seconds since the epoch.
         names: DNS names in subjectAltName.
         key: the subject's public key.

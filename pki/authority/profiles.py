@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from authority.errors import AuthorityError
 from hostfiles.toml import TomlFile
 
-#: Extended key usages of leaves, by name.
+#: Extended key usages of leaves, keyed by name.
 USAGES = {"serverAuth": ExtendedKeyUsageOID.SERVER_AUTH, "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH}
 #: Bounds of a profile's lifetime, in seconds.
 MIN_LIFETIME, MAX_LIFETIME = 5, 90 * 86400
@@ -65,7 +65,7 @@ class _ProfilesFile(TomlFile):
         super().__init__(text, name)
 
     def profiles(self) -> dict[str, Profile]:
-        """Return the validated profiles by name, in the order of the file."""
+        """Return the validated profiles, keyed by name, in the order of the file."""
         if not self.tables:
             self.refuse(self.end, "at least one profile, as a table [NAME]", words="none")
         return {name: self._profile(name) for name in self.tables}
@@ -96,7 +96,7 @@ class _ProfilesFile(TomlFile):
 
 
 def load_profiles(path: Path | None) -> dict[str, Profile]:
-    """Return the profiles in the file at *path* by name, the default first.  If *path* is None, return only `PEER`.
+    """Return the profiles in the file at *path*, keyed by name; the default is first. If *path* is None, return `PEER`.
 
     Raises:
         ProfilesError: the file is unreadable or invalid; the message gives the file, the line and what was expected.

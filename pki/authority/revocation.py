@@ -13,7 +13,8 @@ from cryptography import x509
 from authority import der
 from authority.issuance import Issuer, authority_key_identifier
 
-#: Revocation reasons by code (RFC 5280 section 5.3.1); an entry with reason 0 (unspecified) has no reason extension.
+#: Revocation reasons, keyed by code (RFC 5280 section 5.3.1); an entry with reason 0 (unspecified) has no reason
+#: extension.
 REASONS = {
     1: x509.ReasonFlags.key_compromise,
     3: x509.ReasonFlags.affiliation_changed,
@@ -83,7 +84,7 @@ def _extension(identifier: bytes, value: bytes) -> bytes:
     return der.tlv(der.SEQUENCE, identifier + der.tlv(der.OCTET_STRING, value))
 
 
-#: Extensions of an entry in DER, by reason code.
+#: Extensions of an entry in DER, keyed by reason code.
 _REASON_EXTENSIONS = {
     code: der.tlv(der.SEQUENCE, _extension(_REASON, der.tlv(der.ENUMERATED, bytes((code,))))) for code in REASONS
 }

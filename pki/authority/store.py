@@ -76,8 +76,8 @@ class Order:
     account: str
     status: str
     names: tuple[str, ...]
-    #: Time at which an unfinished order becomes invalid, or at which the issued certificate ends, in seconds since the
-    #: epoch.
+    #: Time at which an unfinished order becomes invalid, or at which the issued certificate expires, in seconds since
+    #: the epoch.
     expires: float
     #: Serial number of the issued certificate, in hexadecimal; None until the order is valid.
     serial: str | None = None

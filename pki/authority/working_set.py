@@ -21,7 +21,7 @@ class Batch:
 
 
 class WorkingSet:
-    """Caches records by class and primary key.  Records are immutable, so any number of readers can share them."""
+    """Caches records, keyed by class and primary key.  Records are immutable, so that readers can share them."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[type, str], Any] = {}
