@@ -16,7 +16,7 @@ from console.hosts import ConsoleError
 LATEST = 6
 #: Maximum size of a result.json in bytes; normal files are a few kB.
 MAX_RESULT = 1 << 20
-#: Content types by file name suffix; files with other suffixes are sent as downloads.
+#: Content types, keyed by file name suffix; files with other suffixes are sent as downloads.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",

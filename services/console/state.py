@@ -1,4 +1,4 @@
-"""State of the lab as the console knows it: records poll results and returns a JSON snapshot with alarms.
+"""State of the lab as observed by the console: records poll results and returns a JSON snapshot with alarms.
 
 Sans-IO.  Times are in seconds since the epoch, from the console's own clock.
 """

@@ -17,12 +17,12 @@ WINDOW = 60.0
 HISTORY = 60
 #: Admin path of a service's certificate; additional certificates have paths below it.
 CERTIFICATE = "/admin/certificate"
-#: Names of the counters whose growth is shown, by role.
+#: Names of the counters whose growth is shown, keyed by role.
 COUNTERS = {
     "resolver": ("firstbyte_resolver_cache_hits_total", "firstbyte_resolver_cache_misses_total"),
     "edge": ("firstbyte_edge_requests_total",),
 }
-#: Paths of admin requests, by role.
+#: Paths of admin requests, keyed by role.
 ADMIN_PATHS = {
     "edge": (CERTIFICATE, "/admin/pool"),
     "origin": (CERTIFICATE,),
@@ -108,7 +108,7 @@ class Track:
 
     @property
     def checks(self) -> dict[str, Mapping[str, Any]]:
-        """The host's health checks by name."""
+        """The host's health checks, keyed by name."""
         checks = mapping_in(self.health, "checks")
         return {name: check for name, check in checks.items() if isinstance(check, Mapping)}
 

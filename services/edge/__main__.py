@@ -34,7 +34,8 @@ OTHER_FILES = 1024
 #: ALPN protocols offered to clients, in order of preference.
 ALPN = ("h2", "http/1.1")
 #: Session tickets that a TLS 1.3 client gets with a full handshake. OpenSSL's default of two costs 14 µs of CPU and 270
-#: bytes more. With one ticket, a client that opens several connections at once can resume its session on one of them.
+#: bytes more. With one ticket, a client that opens several connections simultaneously can resume its session on one of
+#: them.
 TICKETS = 1
 #: Minimum remaining lifetime of a certificate, as a share of its total; below it, /health reports a failure.
 LEFT = 0.1

@@ -368,7 +368,7 @@ class Exchange:
         return self._origin if self._upstream is not None and not self._upstream.began else None
 
     def origin_failed(self, reason: str) -> None:
-        """Abort the current attempt and retry at once, because its origin is unhealthy or has not responded in time."""
+        """Abort the current attempt and retry immediately; its origin is unhealthy or has not responded in time."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()

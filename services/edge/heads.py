@@ -330,9 +330,9 @@ def _hops(method: bytes, fields: Fields) -> int | None:
 def _forward(method: bytes, target: bytes, host: bytes, fields: Fields, tokens: set[bytes]) -> bytes:
     """Return the head to send to an origin; it ends where the caller appends the client's address.
 
-    Of the fields in which a client describes itself, only X-Forwarded-For is kept; the address that the edge sees is
-    appended to it. A name with an underscore is dropped if it resembles a field that the edge sets, because some
-    origins treat both names as equal.
+    Of the fields in which a client describes itself, only X-Forwarded-For is kept; the client's address as observed by
+    the edge is appended to it. A name with an underscore is dropped if it resembles a field that the edge sets, because
+    some origins treat both names as equal.
     """
     named = tokens - {b"content-length", b"host"}
     kept: Fields = []

@@ -9,7 +9,7 @@ from edge.interfaces import Responder
 CHALLENGE = "/.well-known/acme-challenge/"
 #: Methods of requests that the edge may answer itself; over plain HTTP, any method can be redirected.
 METHODS = frozenset({b"TRACE", b"OPTIONS"})
-#: Prefixes of header fields that a TRACE response leaves out, because they may hold secrets (RFC 9110 section 9.3.8).
+#: Prefixes of header fields that a TRACE response omits, because they may hold secrets (RFC 9110 section 9.3.8).
 _SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
 _ALLOW = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
 

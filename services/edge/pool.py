@@ -295,7 +295,7 @@ class Pool:
         return self._states[target].total > 0
 
     def describe(self, now: float) -> list[dict[str, Any]]:
-        """Return connection counts by target for the admin page."""
+        """Return the connection counts for the admin page, keyed by target."""
         return [
             {
                 "name": str(target),

@@ -36,7 +36,7 @@ class ProxiedConnection(asyncio.Protocol):
         self._aborted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Switch to the next protocol at once if connections from this address have no header."""
+        """Switch to the next protocol immediately if connections from this address have no header."""
         self._transport, self._peer = transport, transport.get_extra_info("peername")
         if not self._expects((self._peer or ("",))[0]):
             self._hand_over(b"")

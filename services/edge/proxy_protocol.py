@@ -20,7 +20,7 @@ _V1 = re.compile(
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [\x20-\x7e]*)?")
 #: Values of the address family and protocol byte in version 2; UDP and Unix sockets are not supported.
 _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
-#: Length of the address block in bytes, by address family and protocol.
+#: Length of the address block in bytes, keyed by address family and protocol.
 _ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36}
 _LOCAL, _PROXY = 0x20, 0x21
 #: Type of the field with the CRC32C checksum of the header (RFC 3720 appendix B.4).

@@ -25,7 +25,7 @@ MAX_TICKETS = 1000
 
 
 class Tickets:
-    """Session tickets by name, each of which is accepted only once (RFC 8446 section 8.1).
+    """Session tickets, keyed by name, each of which is accepted only once (RFC 8446 section 8.1).
 
     Early data in a replayed first flight is therefore rejected.
     """

@@ -1,4 +1,4 @@
-"""``/whoami``: a description of the connection on which the request arrived, as the server sees it."""
+"""``/whoami``: describes the connection on which the request arrived, as observed by the server."""
 
 import socket
 import ssl

@@ -109,7 +109,7 @@ def publish(server: Server, mailbox: str, private: X25519PrivateKey) -> str:
 
 
 def receive(server: Server, mailbox: str, private: X25519PrivateKey) -> dict[str, bytes]:
-    """Return the decrypted letters in *mailbox*, by letter id.
+    """Return the decrypted letters in *mailbox*, keyed by letter id.
 
     Raises:
         SealError: a letter cannot be decrypted.

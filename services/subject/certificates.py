@@ -36,7 +36,7 @@ class OnDisk:
 
 @dataclass(slots=True)
 class Shelf:
-    """The certificates for *name* that were found in *folder*, by serial number; each keeps its earliest file."""
+    """The certificates for *name* found in *folder*, keyed by serial number; each with its earliest file."""
 
     folder: Path
     name: str

@@ -1,4 +1,4 @@
-"""Runs the subject's program as a child process, and remembers how it ended and what it printed last."""
+"""Runs the subject's program as a child process; records how the program ended and its last line of output."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ class Program:
         self.command, self.directory = tuple(command), directory
         #: Exit code, or minus the signal number; None while the program runs.
         self.exit_code: int | None = None
-        #: The last line that the program printed; "" before the first.
+        #: The last line that the program printed; "" before the first line.
         self.last = ""
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.ReadTransport | None = None

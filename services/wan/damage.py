@@ -1,4 +1,4 @@
-"""Corruption of the payload of an IPv4 packet, in ways that the TCP or UDP checksum detects or misses.
+"""Corrupts the payload of an IPv4 packet, in ways that the TCP or UDP checksum detects or misses.
 
 The Internet checksum (RFC 1071) is a sum of 16-bit words.  It does not change when two words are swapped, or when one
 word increases by as much as another decreases (Stone and Partridge 2000, "When the CRC and TCP checksum disagree").

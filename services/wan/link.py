@@ -56,7 +56,7 @@ class Link:
         #: Packets dropped by random loss, by a full queue, and by a drop rule (`drops`).
         self.dropped_loss = self.dropped_queue = self.dropped_rule = 0
         self.duplicated = self.reordered = 0
-        #: Number of corrupted packets by mode; packets that a mode was unable to corrupt are not counted.
+        #: Number of corrupted packets, keyed by mode; packets that a mode was unable to corrupt are not counted.
         self.corrupted = dict.fromkeys(MODES, 0)
         #: Number of packets in flight.
         self.queued = 0

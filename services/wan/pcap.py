@@ -57,7 +57,7 @@ class Filter:
         return not self.port or self.port in {found.source[1], found.destination[1]}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields that are set, by name."""
+        """Return the fields that are set, keyed by name."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
