@@ -84,6 +84,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         MisuseError: *words* are not a valid command line.
     """
     args, rest = parser().parse_known_args(words)
+    if rest[:1] == ["--"] and "words" in args:
+        # argparse ends a list of words at the first option, as in `join IMAGE --name NAME -- COMMAND`.
+        args.words, rest = [*args.words, *rest[1:]], []
     if not rest:
         return args
     understood: argparse.ArgumentParser = args.parser
@@ -375,12 +378,13 @@ def _subjects(add: Add) -> None:
         "join",
         "put a program of your own into the lab: an image or container with Docker, a command without",
         "join my-image:latest --name mine.example.com",
+        "join my-image:latest --name mine.example.com -- env HOOK=no /serve.sh",
         "join --container my-container --name mine.example.com --region far",
         "join --name mine.example.com -- ./serve.sh",
         as_json="the subject as one JSON object",
     )
     join.add_argument(
-        "words", nargs="*", metavar="IMAGE | -- COMMAND", help="an image and its command, or a program of this machine"
+        "words", nargs="*", metavar="IMAGE | -- COMMAND", help="an image, -- and its command; or -- and a local program"
     )
     join.add_argument("--container", metavar="NAME", help="a running container instead (Docker)")
     join.add_argument("--name", required=True, help="its DNS name, such as mine.example.com")

@@ -66,7 +66,8 @@ def status(args: argparse.Namespace) -> int:
             lab.require_up()
         health = _health(lab, hosts)
     always = {h.name for h in lab.topology.always}
-    rows = [h for h in hosts if h.name in always or h.state not in {"absent", "exited"}]
+    # One-shot services exit without a reason; a subject that has ended gives one.
+    rows = [h for h in hosts if h.name in always or h.reason or h.state not in {"absent", "exited"}]
     good = all(h.good for h in rows)
     if args.json:
         print(json.dumps({"ok": good, "hosts": [_as_json(h, health.get(h.name)) for h in rows]}, indent=2))
@@ -185,7 +186,7 @@ def _health(lab: Lab, hosts: Sequence[HostStatus]) -> dict[str, dict[str, Any]]:
 
 
 def _says(host: HostStatus, health: dict[str, Any] | None) -> str:
-    if not health:
+    if not health or host.state == "exited":
         return escape(host.reason)
     broken = [
         f"[red]{name}: {escape(check.get('detail', ''))}[/]"

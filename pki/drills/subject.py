@@ -190,12 +190,15 @@ class SubjectRenewal(Experiment[Parameters]):
         stage.gates(first)
         run.findings.row("renewals", len(new))
         check("renewals", f">= {self.p.renewals}", str(len(new)), len(new) >= self.p.renewals)
-        if self.unreadable:
-            run.findings.leave_out(f"{self.unreadable} files or folders that the observer may not read")
+        if new and all(each.written is None for each in new):
+            closed = f"; the observer may not read {self.unreadable} files or folders there" if self.unreadable else ""
+            run.findings.leave_out(f"on disk: no new certificate was found below /srv/subject{closed}")
         self._delays(run, new)
         wrong = [words for each in new if (words := self._complaint(each))]
         expected = f"within {PROMPT:g} s of being written"
-        check("renewed certificate is served", expected, "; ".join(wrong) or "each", bool(new) and not wrong)
+        more = [f"{len(wrong) - 1} more renewals were not served in time"] if wrong[1:] else []
+        got = "; ".join(wrong[:1] + more) or "each"
+        check("renewed certificate is served", expected, got, bool(new) and not wrong)
         raced = [each for each in stage.lost() if each.kind == "pooled" and each.error in CLOSED]
         run.findings.row("requests that met a closing keep-alive connection", len(raced))
         lost, failed = [each for each in stage.lost() if each not in raced], stage.failed_probes()

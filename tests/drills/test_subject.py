@@ -51,6 +51,24 @@ def test_a_renewal_that_is_not_served_fails_with_what_to_change(tmp_path: Path, 
     assert says in next(check.got for check in run.result.checks if not check.ok)
 
 
+def test_several_renewals_that_are_not_served_are_one_complaint_and_a_number(tmp_path: Path) -> None:
+    lost = Life("0b", 10.0, 40.0, 10.5, None, CERTBOT)
+    experiment, run, _ = run_of(tmp_path, *[lost] * 3)
+    assert verdict(run, experiment)[0] is Verdict.FAIL
+    got = next(check.got for check in run.result.checks if not check.ok)
+    assert got.count("old certificate served until the end") == 1
+    assert got.endswith("; 2 more renewals were not served in time")
+
+
+def test_certificates_that_the_observer_cannot_find_are_left_out(tmp_path: Path) -> None:
+    experiment, run, _ = run_of(tmp_path, Life("0b", 10.0, 40.0, None, 11.2))
+    experiment.unreadable = 2
+    assert verdict(run, experiment) == (Verdict.PASS, set())
+    assert run.result.left_out == [
+        "on disk: no new certificate was found below /srv/subject; the observer may not read 2 files or folders there"
+    ]
+
+
 def test_a_certificate_that_was_on_disk_before_the_drill_counts_if_it_was_never_served(tmp_path: Path) -> None:
     experiment, run, _ = run_of(tmp_path, Life("0b", -2.0, 28.0, -1.0, None, CERTBOT))
     assert verdict(run, experiment) == (Verdict.FAIL, {"renewed certificate is served"})

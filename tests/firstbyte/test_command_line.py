@@ -236,3 +236,16 @@ def test_ctrl_c_while_it_starts_is_no_traceback(verb: str, code: int, said: list
         lines = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
     assert lines == said
     assert process.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("join my-image --name mine.example.com", ["my-image"]),
+        ("join my-image --name mine.example.com -- env HOOK=no --x", ["my-image", "env", "HOOK=no", "--x"]),
+        ("join --name mine.example.com -- ./serve.sh", ["./serve.sh"]),
+    ],
+    ids=["image", "image-and-command", "command"],
+)
+def test_the_command_of_an_image_follows_two_hyphens(line: str, words: list[str]) -> None:
+    assert parse(line.split()).words == words

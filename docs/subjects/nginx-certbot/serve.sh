@@ -37,6 +37,8 @@ write_conf ''
 nginx -c "$conf" -e "$data/logs/error.log"
 bot certonly --non-interactive --agree-tos --register-unsafely-without-email --server "$ACME_DIRECTORY" \
   --webroot --webroot-path "$data/www" --domain "$SUBJECT_NAME" || { tail -3 "$data/logs/run.log"; exit 1; }
+# certbot closes these folders to all but root; the lab's observer reads certificates as another user. Keys stay 0600.
+chmod 755 "$data/letsencrypt/live" "$data/letsencrypt/archive"
 live=$data/letsencrypt/live/$SUBJECT_NAME
 write_conf "server {
     listen 443 ssl;
