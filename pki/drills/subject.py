@@ -149,7 +149,7 @@ class SubjectRenewal(Experiment[Parameters]):
             # A newer certificate that is on disk already, but is not served, counts as one of the renewals to judge.
             served = next((i for i, each in enumerate(self.found) if each.serial == seen.serial), len(self.found) - 1)
             self.before = {each.serial for each in self.found[: served + 1]}
-            run.phase(f"the certificate of {name} ends in {self.found[-1].end - run.now():.0f} s")
+            run.phase(f"the certificate of {name} ends in {self.found[served].end - run.now():.0f} s")
             while not self._finished(run.now()):
                 await asyncio.sleep(EVERY)  # polls: neither the CA nor the observer reports events
                 known = len(self.found)

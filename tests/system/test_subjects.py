@@ -1,13 +1,10 @@
 """Tests for subjects: programs that join the lab, and leave nothing behind.
 
-Only namespaces are covered: on Docker, building a subject's image takes longer than all of this.
+Docker is run by hand (services/subject/README.md says what was run): installing nginx and certbot in an image takes
+longer than all tests in this file.
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -16,7 +13,6 @@ import pytest
 from runtime import Lab
 from tests import judges
 from tests.system.conftest import Shell
-from tests.waiting import comes_true
 
 pytestmark = pytest.mark.system
 
@@ -27,7 +23,7 @@ RECIPES = Path(__file__).parents[2] / "docs" / "subjects"
 @pytest.fixture(autouse=True)
 def _in_namespaces(lab: Lab) -> None:
     if lab.runtime != "netns":
-        pytest.skip("covered in namespaces")
+        pytest.skip("on Docker, a subject needs an image with nginx and certbot, and building it takes a minute")
 
 
 def nothing_is_left(shell: Shell) -> bool:
@@ -39,20 +35,22 @@ def nothing_is_left(shell: Shell) -> bool:
     return not shell.lab.subjects() and "mine" not in on_the_map and records.code != 0
 
 
-def test_a_recipe_without_its_reload_hook_joins_fails_the_drill_and_leaves(
+def test_a_recipe_joins_renews_its_certificate_in_a_drill_and_leaves(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    judges.require("nginx", "certbot", "curl")
+    """nginx with certbot: the drill ends with the first renewed certificate that clients receive.
+
+    Without the reload hook (HOOK=no), the drill lasts until the first certificate has expired, longer than CI can
+    spare; tests/drills/test_subject.py has the verdict for it.
+    """
+    judges.require("nginx", "certbot")
     monkeypatch.chdir(RECIPES / "nginx-certbot")
     monkeypatch.setenv("FIRSTBYTE_PROJECT", str(shell.lab.topology.project))
-    command = ("env", "HOOK=no", "EVERY=1", "./serve.sh")
     try:
-        joined = shell.firstbyte("join", "--name", NAME, "--life", "18", "--", *command)
+        joined = shell.firstbyte("join", "--name", NAME, "--life", "12", "--", "env", "EVERY=1", "./serve.sh")
         assert joined.code == 0, joined.err
         assert "port 443: certificate of the lab's CA" in joined.out
         address = next(each.address for each in shell.lab.subjects())
-        page = shell.on("client", "curl", "-sS", "--cacert", "/srv/trust/root.pem", f"https://{NAME}/")
-        assert page.out == "served by nginx\n", page.err
         assert {"mine": address} == {each.name: each.address for each in shell.lab.status() if each.name == "mine"}
         monkeypatch.chdir(tmp_path)
         answer = shell.firstbyte("drill", "renewal-under-load", "--target", NAME, "--quick", "--json")
@@ -61,29 +59,16 @@ def test_a_recipe_without_its_reload_hook_joins_fails_the_drill_and_leaves(
     assert (left.code, left.out) == (0, f"{NAME} has left\n")
     assert nothing_is_left(shell)
     result = json.loads(answer.out)
-    if result["verdict"] in {"invalid", "skipped"}:  # skipped: the certificate ended before the drill began
+    if result["verdict"] in {"invalid", "skipped"}:  # skipped: certbot took so long that the certificate had expired
         pytest.skip(f"this machine was not fit to measure: {result['reasons']}")
-    assert answer.code == 1, answer.err
-    failed = {check["name"]: check["got"] for check in result["checks"] if not check["ok"]}
-    assert "old certificate served until the end; certbot: --deploy-hook" in failed["renewed certificate is served"]
+    checks = {check["name"]: (check["ok"], check["got"]) for check in result["checks"]}
+    assert checks["renewals"][0], checks
+    assert checks["renewed certificate is served"] == (True, "each")
+    assert not result["left_out"], "the observer found the new certificate on disk"
 
 
 def test_a_subject_that_dies_is_one_line_and_leaves_nothing(shell: Shell) -> None:
     answer = shell.firstbyte("join", "--name", NAME, "--", "sh", "-c", "echo no configuration; exit 3")
     assert answer.err == f"firstbyte join: error: {NAME} ended with exit code 3: no configuration\n"
     assert answer.code == 1
-    assert nothing_is_left(shell)
-
-
-def test_ctrl_c_while_a_subject_starts_leaves_nothing(shell: Shell) -> None:
-    command = [sys.executable, "-m", "firstbyte", "join", "--name", NAME, "--", "sleep", "600"]
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
-        try:
-            assert comes_true(shell.lab.subjects, 30)
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode
     assert nothing_is_left(shell)
