@@ -41,8 +41,8 @@ CONNECTIONS = 16
 #: seconds.
 RATIO, LAG = 1.5, 0.005
 KINDS: tuple[Kind, ...] = ("pooled", "fresh")
-#: Initial rate of the capacity search, in requests per second, by kind of connection; and minimum ratio of achieved to
-#: offered rate at which the generator counts as keeping up.
+#: Initial rate of the capacity search, in requests per second, keyed by kind of connection; and minimum ratio of
+#: achieved to offered rate at which the generator counts as keeping up.
 PROBE = {"pooled": 4000.0, "fresh": 200.0}
 KEEPS_UP = 0.93
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from netns_engine.state import StateFolder
 from runtime import RUNTIMES, DockerLab, EngineError, Lab, LabError, NetnsLab, Topology, find_project
 
-#: Limits by runtime: seconds until every host is healthy, and total resident memory of all hosts in bytes.
+#: Limits, keyed by runtime: seconds until every host is healthy, and total resident memory of all hosts in bytes.
 LIMITS = {"docker": (40.0, 900 << 20), "netns": (12.0, 900 << 20)}
 #: Polling interval in seconds; it is also the resolution of every time in the report.
 LOOK = 0.05
@@ -32,7 +32,7 @@ LOOK = 0.05
 
 @dataclass(slots=True)
 class Host:
-    """When a host was first seen running and first healthy, in seconds after the start; its memory in bytes."""
+    """When a host was first observed running and first healthy, in seconds after the start; its memory in bytes."""
 
     running_s: float | None = None
     well_s: float | None = None

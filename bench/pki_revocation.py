@@ -148,8 +148,8 @@ def crl(folder: Path, issuer: Issuer, entries: int) -> tuple[float, float, float
     """Create a CRL in our CA and with OpenSSL, and a second one in our CA after one more revocation.
 
     Returns:
-        The time in seconds that our CA needs for the first CRL, that it needs for the second CRL, and that OpenSSL
-        needs; and the size of our CRL in bytes.
+        The times in seconds that our CA takes for the first and for the second CRL, the time that OpenSSL takes, and
+        the size of our CRL in bytes.
     """
     with closing(filled(folder, issuer, 1, entries - 1)) as store:
         published = Publications(Telemetry("bench"), store, IssuanceLog(folder / "crl.log"))

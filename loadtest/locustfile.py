@@ -229,7 +229,7 @@ def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     def stop(**_: Any) -> None:
         if isinstance(runner, WorkerRunner):
             # Otherwise a worker reports its last requests only after the master has evaluated the test.
-            runner._send_stats()  # noqa: SLF001 - Locust has no public method that sends a report at once
+            runner._send_stats()  # noqa: SLF001 - Locust has no public method that sends a report immediately
 
     @environment.events.test_start.add_listener
     def start(**_: Any) -> None:

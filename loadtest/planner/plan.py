@@ -81,7 +81,7 @@ def plan(
     """Apply every model to the *given* inputs.
 
     Args:
-        given: texts by input name (see `planner.inputs.INPUTS`); a text may be a range.
+        given: texts, keyed by input name (see `planner.inputs.INPUTS`); a text may be a range.
         calibration: costs of this machine.
         tls: version of TLS between client and edge.
         key: type of the server's key; None for ECDSA.

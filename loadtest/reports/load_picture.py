@@ -17,7 +17,7 @@ CAUSES = 4
 SHOWN = {"injection": "mark", "undone": "good", "alarm": "bad"}
 #: Maximum length of an event's label in the chart, in characters.
 LETTERS = 32
-#: Prefix of an event's label by type of event.
+#: Prefix of an event's label, keyed by type of event.
 BEFORE = {"injection": "", "undone": "undone: ", "alarm": "alarm: "}
 
 

@@ -75,9 +75,9 @@ DARK = Palette(
     bad="#f2553f",
     mark="#f0a04b",
 )
-#: Dash pattern (SVG stroke-dasharray) of the vertical lines that mark events, by colour.
+#: Dash pattern (SVG stroke-dasharray) of the vertical lines that mark events, keyed by colour.
 DASHES = {"mark": "7 3", "bad": "2 3", "good": "9 3 2 3"}
-#: Dot shapes by series number: SVG paths centred at (0, 0), about nine pixels wide; other series use a circle.
+#: Dot shapes, keyed by series number: SVG paths centred at (0, 0), about nine pixels wide; other series use a circle.
 SHAPES = {
     0: "M-4-4H4V4H-4Z",
     2: "M0-5.6L5.6 0 0 5.6-5.6 0Z",

@@ -113,7 +113,8 @@ class Geography(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         #: Milliseconds to the first byte, keyed by placement and round-trip time of the varied link.
         self.ttfb: dict[tuple[Placement, float], list[float]] = defaultdict(list)
-        #: Milliseconds to the first byte of two consecutive requests: directly to the far server, and through the edge.
+        #: Milliseconds to the first byte of two consecutive requests: one directly to the far server, one through the
+        #: edge.
         self.pairs: list[tuple[float, float]] = []
 
     def duration(self) -> float:

@@ -86,7 +86,7 @@ class TimeWaitWhy(Experiment[Parameters]):
         return 3 + self.p.repeats * (2 * wait + AFTER_CLOSE + INTO_NEW + 20 * self.rtt)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the shares of connections in which each side sends certain segments."""
+        """Predict the shares of connections in which each side sends the segments that the scenario counts."""
         return {
             "repeated FINs that the client acknowledges": Quantity(1.0, "of closes"),
             "time until the FIN is sent again": Quantity(1000 * recovery.timeout_s(self.rtt), "ms"),

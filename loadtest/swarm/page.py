@@ -82,12 +82,12 @@ def extend(web_ui: Any, board: Board) -> None:
 
 
 def rows(board: Board) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each table, by table key."""
+    """Return the rows of each table, keyed by table key."""
     return {"kernel": board.kernel_rows(), "phases": board.phase_rows(), "generator": board.generator_rows()}
 
 
 def watched(path: Path = HOSTS_FILE) -> dict[str, str]:
-    """Return the addresses of the hosts to poll, by name; empty outside the lab, where there is no hosts file."""
+    """Return the addresses of the hosts to poll, keyed by name; empty outside the lab, where there is no hosts file."""
     try:
         hosts = tomllib.loads(path.read_text(encoding="utf-8"))["host"]
     except OSError:

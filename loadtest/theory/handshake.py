@@ -14,11 +14,11 @@ from theory.slow_start import rounds
 #: Protocol of a connection; ``plain`` is TCP without TLS.
 Protocol = Literal["plain", "TLSv1.2", "TLSv1.3"]
 
-#: Size of a signature in bytes by key type: ECDSA P-256 in DER (70 to 72), RSA 2048 (its modulus), ML-DSA (FIPS 204
-#: table 2).
+#: Size of a signature in bytes, keyed by key type: ECDSA P-256 in DER (70 to 72), RSA 2048 (its modulus), ML-DSA (FIPS
+#: 204 table 2).
 SIGNATURE = {"ECDSA P-256": 71, "RSA 2048": 256, "ML-DSA-44": 2420, "ML-DSA-65": 3309}
-#: Size of the server's key share in bytes by group: X25519 (RFC 7748); the hybrid group adds the ML-KEM-768 ciphertext
-#: (FIPS 203 table 3).
+#: Size of the server's key share in bytes, keyed by group: X25519 (RFC 7748); the hybrid group adds the ML-KEM-768
+#: ciphertext (FIPS 203 table 3).
 KEY_SHARE = {"X25519": 32, "X25519MLKEM768": 1088 + 32}
 #: Maximum plaintext of one TLS record in bytes, and the bytes that encryption adds: header, content type, tag (RFC 8446
 #: section 5).

@@ -1,8 +1,8 @@
 """Coordinated omission (G. Tene, "How NOT to measure latency"): one stall, measured with an open and a closed loop.
 
-The modelled server responds at once, except during one stall.  An open loop keeps sending, and measures latency from
-the scheduled time of each request.  A closed loop waits for each response: only one request per user experiences the
-stall, and the requests that were not sent are missing from the percentiles.  Times are in seconds.
+The modelled server responds immediately, except during one stall.  An open loop keeps sending, and measures latency
+from the scheduled time of each request.  A closed loop waits for each response: only one request per user experiences
+the stall, and the requests that were not sent are missing from the percentiles.  Times are in seconds.
 """
 
 

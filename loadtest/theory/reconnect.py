@@ -1,4 +1,4 @@
-"""Model of a reconnect storm: many clients connect at once to a server with a limited rate of handshakes.
+"""Model of a reconnect storm: many clients connect simultaneously to a server with a limited rate of handshakes.
 
 The server works through its queue in order.  It does not notice that a client has given up, so the handshake of such a
 client is wasted work.  Above the tipping point all its work is wasted, and the storm sustains itself.
@@ -62,7 +62,7 @@ def storm(
         pause: returns the seconds until the next attempt, given the number of failed attempts.
         until: end of the observation, in seconds.
         limit: maximum number of connections in the queue and in service; None: no limit.
-        refuses: whether the server refuses further connections at once; otherwise it drops them silently, and the
+        refuses: whether the server refuses further connections immediately; otherwise it drops them silently, and the
             client waits for its time-out.
     """
     attempts = [(0.0, number, 1) for number in range(clients)]

@@ -1,4 +1,4 @@
-"""How long one lost segment delays a stream: fast retransmit (RFC 5681, RFC 8985) or time-out (RFC 6298)."""
+"""How long one lost segment delays a stream until fast retransmit (RFC 5681, RFC 8985) or a time-out (RFC 6298)."""
 
 #: Linux's minimum retransmission timeout (TCP_RTO_MIN) in seconds, a fifth of the minimum in RFC 6298 section 2.4.
 MIN_RTO = 0.2

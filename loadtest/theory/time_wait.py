@@ -72,7 +72,7 @@ def on_the_wheel(
 ) -> Iterator[tuple[bool, int]]:
     """Yield for each attempt whether it finds a free port, and the number of TIME-WAIT sockets after it.
 
-    Each connection is closed at once.  Its socket stays in TIME-WAIT until the first turn of the timer wheel after
+    Each connection is closed immediately.  Its socket stays in TIME-WAIT until the first turn of the timer wheel after
     *wait* seconds.
 
     Args:

@@ -85,7 +85,7 @@ class PunctualClient(AcmeClient):
 
 
 class Impatient(Lifecycle):
-    """State machine of a host that retries at once, for the negative control."""
+    """State machine of a host that retries immediately, for the negative control."""
 
     def failed(self, now: float, error: str, retry_after: float | None = None) -> float:  # noqa: ARG002 - the control ignores the CA's request to wait
         """Report a failed renewal; the next attempt is due immediately."""
