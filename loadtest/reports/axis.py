@@ -22,6 +22,8 @@ class Axis:
         if chart.categories:
             return cls(-0.5, len(chart.categories) - 0.5, chart.log)
         values = list(_xs(chart.panels))
+        if chart.log:
+            values = [each for each in values if each > 0] or [1.0, 10.0]
         low = min(values, default=0.0) if chart.low is None else chart.low
         high = max(values, default=1.0) if chart.high is None else chart.high
         return cls(low, high if high > low else low + 1, chart.log)

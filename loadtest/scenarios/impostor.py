@@ -94,7 +94,7 @@ class ImpostorScenario(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.sent: dict[str, list[Request]] = {each: [] for each in KINDS}
-        #: Requests sent while there was no impostor, keyed by kind of client.
+        #: Requests sent before and after there was an impostor, keyed by kind of client.
         self.honest: dict[str, list[Request]] = {each: [] for each in KINDS}
         #: Plaintext of the requests that the impostor read.
         self.read: list[str] = []
@@ -127,9 +127,7 @@ class ImpostorScenario(Experiment[Parameters]):
             here = probe.getsockname()[0]
         run.phase("without an impostor")
         for _, kind in run.interleaved(KINDS, max(2, self.p.requests // 4)):
-            names = strict(RESOLVER, TRUST_ANCHOR) if kind == PRIVATE else None
-            stub = Stub([(resolver, 853)], transport=names) if names else Stub([(resolver, 53)])
-            self.honest[kind].append(await run.blocking(self._request, kind, stub, f"{run.rng.getrandbits(48):012x}"))
+            await self._send_honest(run, kind, resolver)
         run.phase("with an impostor")
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="impostor-")))
@@ -146,6 +144,14 @@ class ImpostorScenario(Experiment[Parameters]):
                 self.sent[kind].append(await run.blocking(self._request, kind, stub, secret))
             await run.blocking(self._ask_curl, run, here)
             self.read, self.failed = list(impostor.requests), Counter(impostor.failed)
+        for kind in KINDS:  # if the real server has died meanwhile, its clients received no answers for that reason
+            await self._send_honest(run, kind, resolver)
+
+    async def _send_honest(self, run: Run, kind: str, resolver: str) -> None:
+        """Send a request with the lab's own resolver, so that the request does not reach the impostor."""
+        names = strict(RESOLVER, TRUST_ANCHOR) if kind == PRIVATE else None
+        stub = Stub([(resolver, 853)], transport=names) if names else Stub([(resolver, 53)])
+        self.honest[kind].append(await run.blocking(self._request, kind, stub, f"{run.rng.getrandbits(48):012x}"))
 
     def _request(self, kind: str, stub: Stub, secret: str) -> Request:
         """Resolve the host with *stub* and send a request that contains *secret* to the resulting address."""

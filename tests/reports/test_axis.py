@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from experiments.chart import Bars, Curve, Dots, Panel
+from experiments.chart import Bars, Chart, Curve, Dots, Panel
 from reports.axis import Axis
 
 
@@ -34,6 +34,12 @@ def test_an_axis_of_less_than_a_decade_has_several_ticks():
 )
 def test_an_axis_covers_all_marks(marks, expected):
     axis = Axis.upwards(Panel(marks))
+    assert (axis.low, axis.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("marks", "expected"), [([], (1, 10)), ([Dots("x", [(0, 1, 1, 1), (5, 1, 1, 1)])], (5, 6))])
+def test_a_logarithmic_axis_begins_above_zero(marks, expected):
+    axis = Axis.across(Chart("measured until the run was interrupted", [Panel(marks)], x="seconds", log=True))
     assert (axis.low, axis.high) == pytest.approx(expected)
 
 
