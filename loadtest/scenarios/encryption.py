@@ -83,7 +83,7 @@ class Costs:
 
 
 class Encryption(Experiment[Parameters]):
-    """Measures CPU time with TLS in memory, key updates with `openssl s_client`, and who can read what with taps."""
+    """Measures CPU time with TLS in memory and key updates with `openssl s_client`; taps show who can read what."""
 
     name = "encryption"
     claim = (
