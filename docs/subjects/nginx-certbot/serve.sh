@@ -4,6 +4,7 @@
 #
 #   HOOK=no      leave the hook out, to see what a forgotten reload costs
 #   EVERY        seconds between two runs of `certbot renew` (5)
+#   FORCE=yes    renew at each run, even if the certificate is not due
 set -eu
 data=${DATA:-/srv/subject}
 conf=$data/nginx.conf
@@ -51,5 +52,5 @@ nginx -c "$conf" -e "$data/logs/error.log" -s reload
 hook="nginx -c $conf -e $data/logs/error.log -s reload"
 [ "${HOOK:-yes}" = yes ] || hook=true
 while sleep "${EVERY:-5}"; do
-  bot renew --no-random-sleep-on-renew --deploy-hook "$hook" || tail -1 "$data/logs/run.log"
+  bot renew --no-random-sleep-on-renew ${FORCE:+--force-renewal} --deploy-hook "$hook" || tail -1 "$data/logs/run.log"
 done
