@@ -368,7 +368,7 @@ def _experiments(add: Add) -> None:
         )
         one.add_argument("--junit", metavar="FILE", help="write the checks of all runs to FILE as JUnit XML, for CI")
         one.add_argument(
-            "--target", metavar="NAME", help="about a program that has joined the lab (drill: renewal-under-load, year)"
+            "--target", metavar="NAME", help="test a program that has joined the lab (drill: renewal-under-load, year)"
         )
         one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter, see --list")
 
@@ -376,7 +376,7 @@ def _experiments(add: Add) -> None:
 def _subjects(add: Add) -> None:
     join = add(
         "join",
-        "put a program of your own into the lab: an image or container with Docker, a command without",
+        "add your own program to the lab: an image or a container with Docker, a command in namespaces",
         "join my-image:latest --name mine.example.com",
         "join my-image:latest --name mine.example.com -- env HOOK=no /serve.sh",
         "join --container my-container --name mine.example.com --region far",
@@ -386,20 +386,20 @@ def _subjects(add: Add) -> None:
     join.add_argument(
         "words", nargs="*", metavar="IMAGE | -- COMMAND", help="an image, -- and its command; or -- and a local program"
     )
-    join.add_argument("--container", metavar="NAME", help="a running container instead (Docker)")
+    join.add_argument("--container", metavar="NAME", help="join a running container instead (Docker)")
     join.add_argument("--name", required=True, help="its DNS name, such as mine.example.com")
-    join.add_argument("--region", default="near", help="near, far, access, … (near)")
+    join.add_argument("--region", default="near", help="region to join: near, far, access, … (near)")
     join.add_argument("--port", type=arguments.port, default=443, help="port on which it serves (443)")
-    join.add_argument("--address", metavar="IPV4", help="default: a free one of the region")
+    join.add_argument("--address", metavar="IPV4", help="default: a free address of the region")
     join.add_argument(
-        "--wait", type=arguments.limit, default=60.0, metavar="S", help="until it must listen on its port (60)"
+        "--wait", type=arguments.limit, default=60.0, metavar="S", help="time for it to listen on its port (60)"
     )
     join.add_argument(
-        "--life", type=arguments.life, metavar="S", help="lifetime of its certificates, for `drill --target` (an hour)"
+        "--life", type=arguments.life, metavar="S", help="certificate lifetime (an hour); 30 suits `drill --target`"
     )
-    leave = add("leave", "remove what has joined", "leave mine.example.com", "leave --all")
+    leave = add("leave", "remove programs that have joined", "leave mine.example.com", "leave --all")
     leave.add_argument("name", nargs="?", help="DNS name, or its first label")
-    leave.add_argument("--all", action="store_true", help="everything that has joined")
+    leave.add_argument("--all", action="store_true", help="remove all programs that have joined")
 
 
 def _plan(add: Add) -> None:

@@ -141,7 +141,7 @@ def _chosen(lab: Lab, args: argparse.Namespace) -> Subject:
         raise UsageError(f"--name: expected a DNS name such as mine.example.com, got {args.name!r}")
     if not any(name.endswith(f".{each}") for each in PERMITTED):
         allowed = ", ".join(PERMITTED)
-        raise UsageError(f"--name: the lab's CA may certify names below {allowed} only (name constraints); got {name}")
+        raise UsageError(f"--name: the lab's CA can only certify names below {allowed} (name constraints); got {name}")
     if dns.exists(lab, name) or host in {each.name for each in lab.topology.hosts}:
         raise UsageError(f"--name: {name} or its host {host} is already in the lab: choose another first label")
     everywhere = regions(lab.topology.project)
@@ -211,7 +211,7 @@ def _seen_from_outside(lab: Lab, subject: Subject) -> str:
     findings = seen["findings"]
     if (connection := findings["connection"])["state"] != "ok":
         if "no answer" in connection["detail"]:
-            raise NotServingError(f"{subject.name} accepts connections on port {subject.port}, but gives no answer")
+            raise NotServingError(f"{subject.name} accepts connections on port {subject.port}, but does not respond")
         return f"no TLS: {connection['detail']}"
     chain = findings["chain"]
     if chain["state"] != "ok":

@@ -28,21 +28,21 @@ def add_lesson(add: Callable[..., argparse.ArgumentParser]) -> None:
             made.add_argument("lesson", metavar="LESSON", help="number or name, see `firstbyte lesson list`")
         if name != "grade":
             made.add_argument(
-                "--student", metavar="NAME", help="draws the numbers of the exercises (default: your login)"
+                "--student", metavar="NAME", help="determines the numbers in the exercises (default: your login)"
             )
             made.add_argument("--progress", type=Path, metavar="FILE", help="default: lesson-NAME.json in this folder")
         return made
 
     verb("list", "list the lessons and the student's progress", one=False)
-    read = verb("read", "print a lesson (or all); after the measurement, with its explanation and exercise")
-    read.add_argument("--teacher", action="store_true", help="everything, with the model answers for this student")
+    read = verb("read", "print a lesson (or all); explanation and exercise follow once you have measured")
+    read.add_argument("--teacher", action="store_true", help="everything, with this student's model answers")
     read.add_argument("--html", type=Path, metavar="FILE", help="write to FILE instead, for printing")
     predict = verb("predict", "compare predictions with theory and a measurement (up to a minute)")
     predict.add_argument(
-        "value", nargs="*", type=_number, metavar="VALUE", help="one per question; without values, they are asked for"
+        "value", nargs="*", type=_number, metavar="VALUE", help="one per question; without values, you are asked"
     )
     check = verb("check", "check the exercise; exit code 1: not solved yet")
-    check.add_argument("answer", nargs="?", type=_number, metavar="ANSWER", help="if the exercise asks for a number")
+    check.add_argument("answer", nargs="?", type=_number, metavar="ANSWER", help="your result, if it is a number")
     grade = verb("grade", "print the points of a class", one=False)
     grade.add_argument("file", nargs="+", type=Path, metavar="FILE", help="progress files of the students")
     grade.add_argument(

@@ -122,7 +122,7 @@ def _verify_log(verb: Verb) -> None:
 def _backup(verb: Verb) -> None:
     save = verb("backup", "write the CA's keys (encrypted), store and issuance log to a file, while the CA runs")
     save.add_argument("file", type=Path, metavar="FILE")
-    back = verb("restore", "replace the CA's files by those of a backup; refused if the backup does not fit")
+    back = verb("restore", "replace the CA's files with those of a backup, if it is intact and from this lab")
     back.add_argument("file", type=Path, metavar="FILE")
     back.add_argument("--discard-newer", action="store_true", help="forget certificates issued since the backup")
 

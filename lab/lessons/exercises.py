@@ -159,9 +159,9 @@ def _handshake(rng: Random) -> Exercise:
     rtt, version = rng.randrange(30, 85, 5), rng.choice(("1.2", "1.3"))
     total = handshake.time_to_first_byte_ms(rtt, "TLSv1.2" if version == "1.2" else "TLSv1.3")
     return Exercise(
-        f"A request over a new connection with TLS {version} shall take {total:.0f} ms from the first SYN to the first "
-        f"byte of the response, without name resolution and CPU time. Set the round-trip time of the link between the "
-        f"clients (`access`) and the near data centre (`near`) accordingly.",
+        f"A request over a new connection with TLS {version} should take {total:.0f} ms from the first SYN to the "
+        f"first byte of the response, excluding name resolution and CPU time. Set the round-trip time of the link "
+        f"between the clients (`access`) and the near data centre (`near`) accordingly.",
         (f"firstbyte link access:near --rtt {rtt}ms",),
         inspect=lambda call, _: _link(call, "near", "rtt_ms", rtt, 0.02 * rtt, "ms"),
         undo=("firstbyte link access:near --reset",),
@@ -172,8 +172,8 @@ def _time_wait(rng: Random) -> Exercise:
     wanted, rate, ports = rng.randint(3, 6), rng.randrange(100, 1000, 50), rng.randrange(5_000, 28_000, 1000)
     return Exercise(
         f"First, a calculation. A client with {ports:,} ephemeral ports opens {rate} connections per second to one "
-        f"server, and closes each of them first. After how many seconds does it have no port left? Then, in the lab: "
-        f"let the host `client` have at least {wanted} sockets in TIME-WAIT to port 443. They last for one minute.",
+        f"server, and is always the first to close. After how many seconds does it have no port left? Then, in the "
+        f"lab: bring at least {wanted} sockets of the host `client` to port 443 into TIME-WAIT, which lasts a minute.",
         ("firstbyte trace https://www.example.com/ --cold",) * wanted,
         Answer(ports / rate, "s", 0.02 * ports / rate),
         inspect=lambda call, _: _waiting(call, wanted),
@@ -203,8 +203,8 @@ def _slow_start(rng: Random) -> Exercise:
     trips, mss, window = rng.randint(2, 5), rng.choice((1220, 1380, 1400, 1448, 1460)), rng.choice((4, 10, 16, 32))
     size = slow_start.bytes_within(trips, mss, window)
     return Exercise(
-        f"How many bytes can a web page have at most, if a new TCP connection without TLS shall deliver it within "
-        f"{trips} round trips? Segments carry {mss:,} bytes, and the server starts with a window of {window} segments. "
+        f"What is the largest web page, in bytes, that a new TCP connection without TLS can deliver within {trips} "
+        f"round trips? Segments carry {mss:,} bytes, and the server starts with a window of {window} segments. "
         f"An answer that is wrong by at most one segment counts.",
         answer=Answer(size, "bytes", mss),
     )
@@ -257,7 +257,7 @@ def _pinned(call: Call, since: float, host: str, name: str) -> list[Finding]:
 def _renewal(rng: Random) -> Exercise:
     host = rng.choice(list(TLS_HOSTS))
     return Exercise(
-        f"A key of `{host}` may have leaked. Let this host get a new certificate with a new key, without a restart.",
+        f"A key of `{host}` may have leaked. Make the host obtain a new certificate with a new key, without a restart.",
         (f"firstbyte pki renew {host}",),
         inspect=lambda call, since: _renewed(call, since, host),
     )
@@ -297,9 +297,9 @@ def _revoked(call: Call, name: str, reason: str) -> list[Finding]:
 def _together(rng: Random) -> Exercise:
     wanted = rng.randrange(260, 520, 20)
     return Exercise(
-        f"A first visit to https://far.example.com/ with cold caches shall take {wanted} ms until the first byte, "
-        f"name resolution included (to within 3 %). Set the round-trip time of `access:far` accordingly. `firstbyte "
-        f"trace` shows each phase; the checker makes a trace of its own, and judges its prediction.",
+        f"A first visit to https://far.example.com/ with cold caches should take {wanted} ms until the first byte, "
+        f"including name resolution (within 3 %). Set the round-trip time of `access:far` accordingly. `firstbyte "
+        f"trace` shows each phase; the checker runs its own trace, and judges the predicted time.",
         (f"firstbyte link access:far --rtt {(wanted - REST) / 3:.0f}ms",),
         inspect=lambda call, _: _traced(call, wanted),
         undo=("firstbyte link access:far --reset",),
