@@ -81,7 +81,7 @@ class Limits(Experiment[Parameters]):
     name = "limits"
     claim = (
         "Each limit is reached after its size divided by the rate, and each one looks different from outside; a server "
-        "recovers from a reconnect storm only below the tipping point, or with a cure."
+        "recovers from a reconnect storm only below the tipping point, or with a mitigation."
     )
     says = (
         "The textbook says that a server must be listening, and that a process may have a limited number of open "

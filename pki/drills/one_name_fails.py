@@ -75,8 +75,8 @@ class OneNameFails(Drill[Parameters]):
 
     name = "one-name-fails"
     claim = (
-        "A name that can no longer be validated keeps no other name from renewing; its own alarm names the reason with "
-        "at least a fifth of the lifetime left."
+        "A name that can no longer be validated does not prevent other names from renewing; an alarm gives the reason "
+        "while at least a fifth of the lifetime is left."
     )
     says = (
         "A certificate for many names is renewed only if the CA can validate all of them. One forgotten name, moved to "

@@ -113,7 +113,7 @@ class SubjectRenewal(Experiment[Parameters]):
     source = "RFC 8555 (issuance); RFC 5280 section 6.1.3 (validity). The subject's own client decides when to renew."
     production = (
         "Run the reload from the renewal's own hook, not from a second timer, and monitor the served certificate from "
-        "outside: a file with a new date proves nothing about what clients receive. A reload that closes idle "
+        "outside: a file with a new date does not show what clients receive. A reload that closes idle "
         "connections meets requests that are on their way: clients must repeat those (`firstbyte run keepalive-race`)."
     )
     settings = Parameters
