@@ -19,6 +19,7 @@ from drills.one_name_fails import OneNameFails
 from drills.pool_rotation import PoolRotation
 from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
+from drills.revocation_data import RevocationData
 from drills.revoke_client import RevokeClient
 from drills.root_rollover import RootRollover
 from drills.subject import TARGETED
@@ -36,6 +37,7 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
     RootRollover,
     CaOutage,
     RenewalStorm,
+    RevocationData,
     RevokeClient,
     LeafCompromise,
     ClockSkew,
@@ -63,6 +65,7 @@ __all__ = [
     "PoolRotation",
     "RenewalStorm",
     "RenewalUnderLoad",
+    "RevocationData",
     "RevokeClient",
     "RootRollover",
     "Year",

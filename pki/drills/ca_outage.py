@@ -96,7 +96,7 @@ class CaOutage(Drill[Parameters]):
 
     def duration(self) -> float:
         """Return the expected duration in seconds: the baseline, and for each outage the wait for the next renewal."""
-        return self.before + sum(self.p.life * (SHARE + share) + RETURN for share in self.p.outages) + 4
+        return self.before + sum(self.p.life * (SHARE + share) + RETURN / 2 for share in self.p.outages) + 4
 
     def predict(self) -> Mapping[str, Quantity]:
         """Predict for how many seconds of each outage the edge's certificate is expired."""

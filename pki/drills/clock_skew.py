@@ -91,8 +91,8 @@ class ClockSkew(Drill[Parameters]):
         self.cases: list[_Case] = []
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: baseline, twelve cases of 4 s, six of 1 s, recovery."""
-        return self.before + 12 * (WATCHED + 1.5) + 6 + self.after
+        """Return the expected duration in seconds: baseline, twelve cases of 3.7 s, six of 0.5 s, recovery."""
+        return self.before + 12 * (WATCHED + 1.2) + 3 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
         """Predict that every case ends as calculated from lifetime and backdate, and that no requests are lost."""

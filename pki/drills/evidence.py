@@ -44,6 +44,11 @@ SECTIONS = {
 #: For each drill, the sections covered by its checks, keyed by the start of a check's name; "" covers all other checks.
 REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "revoke-client": {"exposure": ("4.9.5",), "OpenSSL with the CRL": ("4.9.7", "4.9.9"), "": ("5.7.1",)},
+    "revocation-data": {
+        "defective CRLs": ("4.9.7", "4.9.9"),
+        "alarm before nextUpdate": ("4.9.7", "4.9.9"),
+        "": ("5.7.1",),
+    },
     "leaf-compromise": {
         "exposure": ("4.9.1.1", "4.9.5"),
         "all certificates with the key revoked": ("4.9.1.1", "4.9.12"),

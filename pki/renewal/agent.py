@@ -308,17 +308,22 @@ class Agent:
                     self.wake()
             except NoListError as error:
                 checks.set("revocation", ok=True, detail=f"not checked: {error}")
-                await asyncio.sleep(revocation.INTERVAL)  # the next certificate may contain a CRL URL
+                await asyncio.sleep(self._list_interval())  # the next certificate may contain a CRL URL
                 continue
             except (RenewalError, *UNREADABLE) as error:
                 source.forget()
                 failure = str(error)
                 logger.warning("revocations_not_current", error=failure)
+            revocations.error = failure
             now = self.telemetry.clock.time()
             left = revocations.next_update - now
             detail = f"{left:.0f} s to nextUpdate of list {revocations.number}" if revocations.number else "no list yet"
             checks.set("revocation", revocations.current(now), f"{detail}; {failure}" if failure else detail)
-            await asyncio.sleep(revocation.INTERVAL)  # wait until the next request
+            await asyncio.sleep(self._list_interval())  # wait until the next request
+
+    def _list_interval(self) -> float:
+        """Return the time between two requests for the CRL, in seconds."""
+        return revocation.INTERVAL
 
     async def _fetch_list(self, source: ListSource, leaf: x509.Certificate) -> bytes | None:
         return await source.fetch(leaf)
@@ -440,7 +445,7 @@ class Agent:
     def _alarms(self) -> list[str]:
         """Return this certificate's failing health checks, as ``name: detail``."""
         checks = self.telemetry.health.as_dict()["checks"]
-        named = ((name, checks.get(self._check(name), {})) for name in health.CHECKS)
+        named = ((name, checks.get(self._check(name), {})) for name in (*health.CHECKS, "revocation"))
         return [f"{name}: {check['detail']}" for name, check in named if not check.get("ok", True)]
 
     def describe(self) -> dict[str, Any]:
@@ -460,6 +465,14 @@ class Agent:
         }
         if (skew := self.skew()) is not None:
             body["skew_s"] = round(skew, 2)
+        if (crl := self.revocations) is not None:
+            body["crl"] = {
+                "number": crl.number,
+                "entries": len(crl),
+                "this_update": crl.this_update,
+                "next_update": crl.next_update,
+                "error": crl.error,
+            }
         if self.credentials.ready and state.held is not None:
             pair = self.credentials.pair
             body |= {

@@ -13,10 +13,10 @@ from renewal import health
 from renewal.agent import Agent, logger
 from renewal.corruption import CORRUPTIONS, MAX_PADDING, corrupt, padding_certificate
 from renewal.credentials import MODE, Credentials, Kind, Listener, Reload
-from renewal.errors import PairError
+from renewal.errors import UNREADABLE, PairError
 from renewal.material import Pair, read_pair
 from renewal.proof import load_pair
-from renewal.revocation import ListSource
+from renewal.revocation import ListSource, RevocationError, Revocations
 from telemetry import Faults
 
 
@@ -48,6 +48,16 @@ class RehearsalAgent(Agent):
             return None
         return await super()._fetch_list(source, leaf)
 
+    def _list_interval(self) -> float:
+        on = self._switches.get("crl_every") if self._switches.any_on else None
+        return super()._list_interval() if on is None else max(0.1, float(on["seconds"]))
+
+    def check_revocations(self) -> Revocations:
+        """Enable fetching of the CA's CRL; with the fault ``crl_unchecked``, any CRL is used."""
+        if self.revocations is None:
+            self.revocations = RehearsalRevocations(self._switches)
+        return self.revocations
+
     def _take(self, pem: bytes, now: float) -> Pair:
         faults, names = self._switches, self.settings.names
         if not faults.any_on:
@@ -71,6 +81,28 @@ class RehearsalAgent(Agent):
         if self.credentials.ready and self._switches.any_on and self._switches.hit("alarm_off"):
             for check in health.CHECKS:
                 self.telemetry.health.set(self._check(check), ok=True, detail="the fault alarm_off is on")
+
+
+class RehearsalRevocations(Revocations):
+    """A CRL with the fault ``crl_unchecked``."""
+
+    def __init__(self, faults: Faults) -> None:
+        """Start without a CRL; *faults* are the service's faults."""
+        super().__init__()
+        self._faults = faults
+
+    def take(self, der: bytes, issuer: x509.Certificate, now: float) -> bool:
+        """Validate a CRL as `Revocations.take` does, or use it without validation while the fault is on."""
+        if not self._faults.any_on or self._faults.hit("crl_unchecked") is None:
+            return super().take(der, issuer, now)
+        try:
+            crl = x509.load_der_x509_crl(der)
+            number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        except (*UNREADABLE, x509.ExtensionNotFound) as error:
+            raise RevocationError(f"expected a revocation list with a number, in DER: {error}") from None
+        begin, end = crl.last_update_utc.timestamp(), crl.next_update_utc
+        serials = frozenset(each.serial_number for each in crl)
+        return self.use(number, serials, begin, end.timestamp() if end else 0.0)
 
 
 class RehearsalCredentials(Credentials):
@@ -151,6 +183,8 @@ def _declare(faults: Faults) -> None:
     faults.declare("renewal_off", "Do not renew by schedule")
     faults.declare("eager_retry", "Retry at once after a failure: no back-off, no Retry-After")
     faults.declare("crl_off", "Do not fetch the CA's CRL: keep the last one, so that new revocations have no effect")
+    faults.declare("crl_unchecked", "Use each CRL without validation: of any issuer, number and date")
+    faults.declare("crl_every", "Request the CA's CRL at this interval", seconds=1.0)
     faults.declare("trust_frozen", "Do not load a changed trust bundle: keep the roots that are in use")
     faults.declare("alarm_off", "Report the certificate as healthy, whatever its state")
     faults.declare(

@@ -41,6 +41,8 @@ class Revocations:
     #: Times of thisUpdate and of nextUpdate, in seconds since the epoch.
     this_update: float = 0.0
     next_update: float = 0.0
+    #: Error of the last request for the CRL; empty if the request succeeded.
+    error: str = ""
     _serials: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:
@@ -81,9 +83,13 @@ class Revocations:
             raise RevocationError(f"expected a list that is in date, got one until {end}")
         if number < self.number:
             raise RevocationError(f"expected list {self.number} or a later one, got {number}")
+        return self.use(number, serials, begin, end.timestamp())
+
+    def use(self, number: int, serials: frozenset[int], this_update: float, next_update: float) -> bool:
+        """Make a validated CRL the current CRL; return whether it revokes additional certificates."""
         more = not serials <= self._serials
         self.number, self._serials = number, serials
-        self.this_update, self.next_update = begin, end.timestamp()
+        self.this_update, self.next_update = this_update, next_update
         return more
 
 

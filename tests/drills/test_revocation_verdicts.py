@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from acme_server import wrong_crl
 from drills import blind_monitor, client_auth_gone
 from drills.blind_monitor import BlindMonitor
 from drills.client_auth_gone import ClientAuthGone
 from drills.leaf_compromise import Incident, LeafCompromise
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Tried
 from drills.rehearsal import HOST
-from drills.revoke_client import RevokeClient, Revoked
+from drills.revocation_data import CHECK, KINDS, Ageing, Client, RevocationData, Served
+from drills.revoke_client import ORIGIN, RevokeClient, Revoked
 from drills.watch import Alarm
 from experiments import Verdict
 from tests.drills.synthetic import Ways, break_requests, prepared, stage, verdict
@@ -63,6 +65,64 @@ def test_a_client_that_is_refused_before_its_revocation_makes_the_run_invalid(tm
     experiment.stage = stage(run, 30, 20)
     experiment.began, experiment.ended = 4.0, 28.0
     experiment.revoked = [revoked(5.0, refused_after=-0.5)]
+    assert verdict(run, experiment)[0] is Verdict.INVALID
+
+
+# --- D10 revocation-data ----------------------------------------------------------------------------------------------
+
+
+def test_the_kinds_of_defective_lists_are_those_of_the_fault() -> None:
+    assert tuple(KINDS) == wrong_crl.KINDS
+
+
+def replace_list(experiment: RevocationData, kind: str) -> None:
+    number = list(KINDS).index(kind)
+    experiment.served[number] = replace(
+        experiment.served[number], reported=frozenset({HOST}), replaced=frozenset({ORIGIN})
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "status 502"), {"requests lost"}),
+        (lambda e: e.revoked.ways.tried.append(Tried(15.0, POOLED, "")), {"the revoked client stays refused"}),
+        (lambda e: e.valid.ways.tried.append(Tried(15.0, NEW, "status 403")), {"no valid client is refused"}),
+        (lambda e: replace_list(e, "replayed"), {"defective CRLs are rejected", "defective CRLs are reported"}),
+        (lambda e: e.served.append(replace(e.served[0], reported=frozenset({HOST}))), {"defective CRLs are reported"}),
+        (lambda e: setattr(e.ageing, "alarm", float("inf")), {"alarm before nextUpdate"}),
+        (lambda e: setattr(e.ageing, "alarm", 17.0), {"alarm before nextUpdate"}),
+        (lambda e: setattr(e.ageing, "cleared", float("inf")), {"the alarm ends"}),
+        (lambda e: e.stage.watch.alarms.append(Alarm(9.0, ORIGIN, f"{CHECK}: 100 s")),
+            {"no alarm while the CRL is fresh"}),
+    ],
+    ids=["good", "lost", "accepted-again", "valid-refused", "replaced", "not-reported", "no-alarm", "early-alarm",
+         "still-active", "false-alarm"],
+)  # fmt: skip
+def test_revocation_data(tmp_path: Path, change: Callable[[RevocationData], object], failed: set[str]) -> None:
+    experiment, run = prepared(RevocationData, tmp_path, rate=20)
+    assert isinstance(experiment, RevocationData)
+    experiment.stage = stage(run, 25, 20, RevocationData.hosts)
+    experiment.began, experiment.ended = 4.0, 24.0
+    one = revoked(6.0)
+    experiment.revoked, experiment.valid = Client(one.ways, 8.2), Client(Ways())
+    experiment.valid.ways.tried += [Tried(5.0 + n, path, "") for n in range(15) for path in PATHS]
+    for number, kind in enumerate(KINDS):
+        begin = 9.0 + number
+        experiment.served.append(Served(kind, begin, begin + 1, frozenset(RevocationData.hosts), frozenset()))
+    experiment.ageing = Ageing(18.0, 3660.0, expired=20.0, alarm=18.7, end=22.0, cleared=23.0)
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+def test_a_client_that_is_not_refused_after_its_revocation_makes_the_run_invalid(tmp_path: Path) -> None:
+    experiment, run = prepared(RevocationData, tmp_path, rate=20)
+    assert isinstance(experiment, RevocationData)
+    experiment.stage = stage(run, 25, 20, RevocationData.hosts)
+    experiment.began, experiment.ended = 4.0, 24.0
+    experiment.revoked, experiment.valid = Client(revoked(6.0, refused_after=None).ways, 8.2), Client(Ways())
+    experiment.ageing = Ageing(18.0, 3660.0, expired=20.0, alarm=18.7, end=22.0, cleared=23.0)
     assert verdict(run, experiment)[0] is Verdict.INVALID
 
 

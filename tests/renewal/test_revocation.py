@@ -239,3 +239,27 @@ async def test_a_service_renews_as_soon_as_its_own_certificate_is_on_the_list(la
         assert reported == [True]
     finally:
         await agent.stop()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_fault_crl_unchecked_uses_a_list_of_another_issuer_and_the_report_shows_it(lab: Lab) -> None:
+    agent, other = (agent_for(lab, name, f"{name}.example.com") for name in ("origin", "edge"))
+    for each in (agent, other):
+        await each.obtain()
+    revoke(lab, other.credentials.serial)
+    revocations, faults = agent.check_revocations(), agent.telemetry.faults
+    faults.switch_on("crl_every", {"seconds": 0.1})
+    agent.start()
+    try:
+        await until(lambda: revocations.number)
+        report = agent.describe()["crl"]
+        assert (report["number"], report["entries"], report["error"]) == (revocations.number, 1, "")
+        assert report["next_update"] == revocations.next_update > report["this_update"]
+        lab.server.telemetry.faults.switch_on("wrong_crl", {"kind": "wrong-issuer"})
+        await until(lambda: "signed by" in agent.describe()["crl"]["error"])
+        assert len(revocations) == 1
+        faults.switch_on("crl_unchecked", {})
+        await until(lambda: not revocations)
+        assert agent.describe()["crl"]["error"] == ""
+    finally:
+        await agent.stop()
