@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def bound() -> socket.socket:
-    """Return a socket that is bound to a free port of loopback, so that no other program can take the port."""
+    """Return a socket bound to a free loopback port, so that no other program can take the port."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     return sock

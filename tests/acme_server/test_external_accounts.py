@@ -1,4 +1,4 @@
-"""Tests for external account binding: certbot as a judge, and every way in which a binding can be wrong."""
+"""Tests for external account binding, with certbot as an independent client and with invalid bindings of each kind."""
 
 import base64
 import dataclasses
@@ -29,7 +29,7 @@ def closed(lab: Lab) -> Lab:
 def binding(
     browser: Browser, *, key: bytes = KEY, jwk: Any = None, alg: str = "HS256", **header: Any
 ) -> dict[str, str]:
-    """Return a binding, which is valid unless an argument changes it."""
+    """Return a binding; it is valid with the default arguments."""
     whole = {"alg": alg, "kid": "kid-1", "url": f"{browser.base}/acme/new-account", **header}
     protected, payload = (encode(json.dumps(each).encode()) for each in (whole, jwk or browser.signer.jwk))
     digest = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}.get(alg, "sha256")

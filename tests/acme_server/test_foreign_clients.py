@@ -1,4 +1,4 @@
-"""Tests of the ACME server with lego, Caddy (Go) and uacme (C, GnuTLS), which obtain certificates by http-01.
+"""Tests of the ACME server with lego, Caddy (Go) and uacme (C, GnuTLS), which obtain certificates with http-01.
 
 The clients run in a mount namespace in which ``/etc/hosts`` contains the CA's name and the system's trusted roots are
 those of the test's CA, since not all clients have options for both.
@@ -24,7 +24,7 @@ from tests import judges
 from tests.acme_server.conftest import Lab, free_port
 from tests.waiting import until
 
-#: Files that each client sees with other content.
+#: Files that are replaced in the client's mount namespace.
 HOSTS, ROOTS = "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"
 NAME = "www.example.com"
 #: Script for ``uacme --hook``, which writes the key authorization of http-01 to the test's web root.
@@ -209,11 +209,11 @@ async def test_caddy_obtains_its_certificate_and_serves_with_it(lab: Lab) -> Non
 async def test_apache_obtains_its_certificate_and_serves_with_it_after_a_graceful_restart(lab: Lab) -> None:
     judges.require("apache2")
     if os.geteuid() != 0:
-        pytest.skip("Apache drops the privileges of root, which a user namespace does not permit")
+        pytest.skip("Apache has to drop root's privileges, which is not possible in a user namespace")
     http01, https = free_port(), free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # mod_md orders in a process without privileges
+        folder.chmod(0o755)  # mod_md places orders in an unprivileged process, which needs access
         settings = folder / "apache.conf"
         settings.write_text(
             APACHE.format(directory=lab.directory, roots=ROOTS, folder=folder, http01=http01, https=https)

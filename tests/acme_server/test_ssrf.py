@@ -1,4 +1,4 @@
-"""Attempts to make http-01 validation connect to something else than a web server of the name (SSRF)."""
+"""Tests that http-01 validation connects only to a web server of the validated name (no SSRF)."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -74,7 +74,7 @@ def test_only_loopback_addresses_are_permitted_on_one_machine() -> None:
 
 
 class Names:
-    """A name server that gives another address for each query, as in DNS rebinding; the last one is repeated."""
+    """A name server that returns a different address for each query, as in DNS rebinding, and then repeats the last."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses, self.asked = addresses, 0

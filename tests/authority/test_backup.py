@@ -1,4 +1,4 @@
-"""Tests for backup and restore of the CA: consistent while it issues, and refused whatever does not fit."""
+"""Tests that a backup of the CA is consistent while the CA issues, and that unsuitable backups are refused."""
 
 import hashlib
 import io
@@ -104,7 +104,7 @@ def test_a_backup_is_consistent_while_the_ca_issues(lab: Path) -> None:
 
 
 def repacked(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
-    """Return the backup *data* after *change*, which gets the content of each file by name."""
+    """Return the backup *data* after a change; *change* modifies a dictionary of the files' contents by name."""
     files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for each in archive:

@@ -1,4 +1,4 @@
-"""Tests of prepared leaves: byte for byte what cryptography's builder encodes, and refused by the same lint."""
+"""Tests that leaves from a template are identical to those of cryptography's builder, and pass the same lint."""
 
 import math
 import time

@@ -108,7 +108,7 @@ def test_slow_orders_make_a_mass_revocation_invalid(tmp_path: Path, papers: Pape
 
 
 def mass_revocation(tmp_path: Path, papers: Papers) -> tuple[MassRevocation, Run]:
-    """Return a run in which the 32 hosts that poll replace within half a day (2.5 s), and one more after two days."""
+    """Return a run in which 32 polling hosts renew within half a day (2.5 s), and one other host after two days."""
     experiment, run = prepared(MassRevocation, tmp_path, rate=20, hosts=40)
     assert isinstance(experiment, MassRevocation)
     made = experiment.stage = stage(run, 36, 20)

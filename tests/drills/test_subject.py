@@ -1,4 +1,4 @@
-"""Tests for the verdict about a subject: who saw which certificate when, and what to change."""
+"""Tests for the verdicts of drills about a subject, and for the advice in their reports."""
 
 from pathlib import Path
 

@@ -164,7 +164,7 @@ async def lost_during(
         lab = Lab(folder, stack)
         await lab.start()
         first = lab.relayed if fault in {"reset", "slow"} else lab.target
-        # On a busy machine a check of the origin that works may take several tenths of a second.
+        # On a busy machine, a health check of the working origin may take several tenths of a second.
         check = HealthCheck("/whoami", 0.2, 1.0) if fault == "pause" else None
         route = Route("/", (first, Target("127.0.0.1", lab.second, tls=False)), health=check)
         proxy = Proxy(Telemetry("edge"), Settings((route,)), AsyncStub([("127.0.0.1", lab.dns)]), lambda: None)

@@ -99,7 +99,7 @@ def test_a_relative_path_of_a_client_is_relative_to_the_current_folder(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_the_clients(number: signal.Signals, tmp_path: Path) -> None:
     client = f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 600  # {{url}}"
-    # A shell that starts the tests in the background ignores SIGINT, and its programs inherit that.
+    # If a shell starts the tests in the background, SIGINT is ignored, and child processes inherit this.
     words = ["env", "--default-signal=INT", sys.executable, "-m", "firstbyte", "audit"]
     words += ["--only", "plain", "--jobs", "1", "--", "sh", "-c", client]
     audit = subprocess.Popen(

@@ -166,7 +166,7 @@ def close_with_notify(listener: socket.socket, context: ssl.SSLContext, over: th
             tls.sendall(OK)
             time.sleep(0.05)  # the client reads the response first, and close_notify separately
             tls.settimeout(0.01)
-            with contextlib.suppress(OSError):  # the client's close_notify does not come within the time-out
+            with contextlib.suppress(OSError):  # the client's close_notify does not arrive within the time-out
                 tls.unwrap()
         over.wait(5)
 

@@ -1,4 +1,4 @@
-"""Tests for the course: its texts are complete, and its exercises accept the model answers and refuse wrong ones."""
+"""Tests that the texts of the course are complete, and that exercises accept model answers and refuse wrong ones."""
 
 import pytest
 

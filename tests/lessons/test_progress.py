@@ -1,4 +1,4 @@
-"""Tests for a student's progress file and its grade."""
+"""Tests for a student's progress file and for the grade that is computed from it."""
 
 import json
 

@@ -26,7 +26,7 @@ from tests.waiting import until
 NAME = "pebble.example.com"
 #: Validations wait for 0 or 1 s instead of up to 15 s; everything else is as by default.
 ENVIRONMENT = {"PEBBLE_VA_SLEEPTIME": "2"}
-#: Minimum number of certificates; more are obtained until Pebble has rejected a nonce, which it does within a few.
+#: Minimum and maximum number of certificates; the test ends after the minimum once Pebble has rejected a nonce.
 CERTIFICATES, MAX_CERTIFICATES = 3, 60
 
 

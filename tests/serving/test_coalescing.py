@@ -1,4 +1,4 @@
-"""Tests for the decision when to wait for a larger batch."""
+"""Tests for the decision whether to wait for a larger batch."""
 
 import pytest
 

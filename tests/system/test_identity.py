@@ -132,7 +132,7 @@ def test_the_ca_is_restored_from_a_backup(shell: Shell, tmp_path: Path) -> None:
     assert shell.firstbyte("pki", "backup", file).code == 0
     restored = shell.firstbyte("pki", "restore", "--discard-newer", file)
     assert restored.code == 0, restored.err
-    shell.lab.up(["tools"], build=False)  # wait until the CA is healthy
+    shell.lab.up(["tools"], build=False)  # returns when the CA is healthy
     assert shell.firstbyte("pki", "verify-log").code == 0
 
 

@@ -1,4 +1,4 @@
-"""Tests that the checkers of the course refuse an untouched lab and accept the model solutions, on a running lab."""
+"""Tests on a running lab that the course's checkers refuse an unchanged lab and accept the model solutions."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ from tests.system.conftest import Shell
 pytestmark = pytest.mark.system
 
 STUDENT = "model student"
-#: Exercises whose checker looks at the lab.
+#: Exercises whose checker examines the lab.
 IN_THE_LAB = [slug for slug in EXERCISES if draw(slug, STUDENT).inspect is not None]
 #: Defines `firstbyte` for the shell that runs the model solutions.
 FUNCTION = f'firstbyte() {{ {shlex.quote(sys.executable)} -m firstbyte "$@"; }}; '

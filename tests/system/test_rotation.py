@@ -25,7 +25,7 @@ NEEDED = {"openssl s_client", "openssl ocsp", "GnuTLS certtool", "cryptography"}
 
 @pytest.fixture(autouse=True)
 def _finished(shell: Shell, root_pem: str) -> Iterator[None]:
-    """Complete each rotation, and renew the copy of the root that the tests that follow use."""
+    """Complete the rotation after each test, and update the copy of the root that later tests use."""
     if shell.lab.runtime != "netns":
         pytest.skip("covered on netns")
     yield

@@ -65,7 +65,7 @@ async def test_with_no_resume_no_session_is_resumed(bench: Bench, papers: Papers
 async def test_phases_are_in_order_and_without_gaps(bench: Bench, papers: Papers) -> None:
     port = await bench.start(replying(OK), papers.server(HOST))
     gaps = []
-    for _ in range(3):  # the process may lose the CPU between two phases, but not in every trace between the same two
+    for _ in range(3):  # the process may be descheduled between two phases, but not between the same two in each trace
         trace = await ask(session(papers), port)
         assert tuple(each.name for each in trace.phases) == PHASES
         gaps.append([b.start_ms - (a.start_ms + a.measured_ms) for a, b in pairwise(trace.phases)])

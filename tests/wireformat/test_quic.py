@@ -1,4 +1,4 @@
-"""Tests for the types of QUIC packets, with hand-made headers and with a datagram of aioquic, an independent peer."""
+"""Tests for the types of QUIC packets, with hand-made headers and with a datagram from aioquic."""
 
 import pytest
 from hypothesis import given
