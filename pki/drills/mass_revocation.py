@@ -49,6 +49,11 @@ class Parameters:
     hosts: int = parameter(100, quick=30, low=10, high=1000, help="simulated hosts, each with an account of its own")
     polling: float = parameter(0.8, low=0.1, high=1, help="share of the hosts that poll renewal information")
     day: float = parameter(12.0, quick=5.0, unit="s", low=4, high=60, help="a nominal day lasts this long")
+    recall: str = parameter(
+        "serials",
+        choices=("serials", "issuer"),
+        help="serials: only the fleet's certificates are recalled; issuer: all certificates of the CA that issued them",
+    )
 
 
 class MassRevocation(Drill[Parameters]):
@@ -143,7 +148,9 @@ class MassRevocation(Drill[Parameters]):
                 polling.cancel()
                 await asyncio.gather(polling, return_exceptions=True)
         report = await run.lab.call("ca", "GET", "/admin/recall")
-        self.outstanding = report["recalls"][-1]["outstanding"]
+        names = {host.name for host in self.fleet}  # a recall by issuer also selects the certificates of other hosts
+        self.outstanding = [name for name in report["recalls"][-1]["outstanding"] if name in names]
+        run.findings.fact("certificates recalled", report["recalls"][-1]["selected"])
         await self._revoke(run)
         self.using = {host.name: host.leaf.serial_number for host in self.fleet if host.leaf is not None}
         self.ended = run.now()
@@ -153,16 +160,24 @@ class MassRevocation(Drill[Parameters]):
         await asyncio.sleep(MIN_RETRY + self.scale.seconds(POLL))  # every host polls once before the recall
         undo = Undo("recall", "ca", "DELETE", "/admin/recall")
         body = {
-            "serials": [f"{serial:x}" for serial in self.old.values()],
+            **self.selection(),
             "in_s": 0,
             "spread_s": self.scale.seconds(WINDOW),
             "explanation_url": EXPLANATION,
         }
-        text = f"{self.p.hosts} certificates recalled"
+        text = f"{self.p.hosts} certificates recalled by {self.p.recall}"
         await run.lab.inject(text, "ca", "POST", "/admin/recall", body, undo=undo)
         self.recalled = run.now()
         run.phase("the certificates must be revoked within 24 hours or 5 days")
         await run.until(self.recalled + self.scale.seconds(LATER))
+
+    def selection(self) -> dict[str, object]:
+        """Return the members of the request for a recall that select the certificates."""
+        if self.p.recall == "serials":
+            return {"serials": [f"{serial:x}" for serial in self.old.values()]}
+        leaf = next(host.leaf for host in self.fleet if host.leaf is not None)
+        authority = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        return {"issuer": (authority.key_identifier or b"").hex()}
 
     def _age(self, run: Run, fleet: Fleet) -> None:
         """Record the certificates to recall; pretend that hosts which do not poll received theirs on different days."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from authority import issue_leaf, new_key
 from drills import one_name_fails
 from drills.enrolment import Enrolment
 from drills.fleet import Fleet
@@ -105,6 +106,16 @@ def test_slow_orders_make_a_mass_revocation_invalid(tmp_path: Path, papers: Pape
     for host in experiment.fleet:
         host.renewed += 1.5
     assert verdict(run, experiment)[0] is Verdict.INVALID
+
+
+def test_a_recall_by_issuer_names_the_key_of_the_ca(tmp_path: Path, papers: Papers) -> None:
+    experiment, run = prepared(MassRevocation, tmp_path, recall="issuer")
+    assert isinstance(experiment, MassRevocation)
+    fleet = Fleet(run, stage(run, 1, 20), Enrolment(trust=papers.trust))
+    host = fleet.add(Rule(), run.rng)
+    host.leaf = issue_leaf(papers.issuer, new_key().public_key(), [host.name], EPOCH, 600)
+    experiment.fleet = [host]
+    assert experiment.selection() == {"issuer": papers.issuer.key_id.hex()}
 
 
 def mass_revocation(tmp_path: Path, papers: Papers) -> tuple[MassRevocation, Run]:
