@@ -24,8 +24,8 @@ class Store:
         """Store journals in *folder*; if *folder* is None, changes are lost when the process ends."""
         self._folder = folder
         self._journals: dict[Name, Journal] = {}
-        #: Digest of the zone in each master file when the file was last read, keyed by apex. There is no entry while
-        #: the zone in the file is served unchanged.
+        #: Digest of each zone as last read from its master file, keyed by apex. A zone has no entry while the served
+        #: copy is identical to the file.
         self._files: dict[Name, bytes] = {}
         self.histories: dict[Name, History] = {}
 

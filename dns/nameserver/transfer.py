@@ -64,7 +64,7 @@ def revise(old: Zone, new: Zone, change: Change) -> None:
 
 
 def _merged(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Join neighbouring messages while they are not larger than `MESSAGE`."""
+    """Merge adjacent messages as long as the result does not exceed `MESSAGE`."""
     total, parts, size = 0, list[bytes](), 0
     for count, body in messages:
         if parts and size + len(body) > MESSAGE:

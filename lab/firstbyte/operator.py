@@ -24,7 +24,7 @@ REPLY = f'printf %s "$1" > "$0/.{REPLIED}" && mv "$0/.{REPLIED}" "$0/{REPLIED}"'
 
 @contextmanager
 def serving(lab: Lab) -> Iterator[None]:
-    """Run the commands of the experiment in *lab* while the ``with`` block runs; complete a command that has begun."""
+    """Run the experiment's commands in *lab* during the ``with`` block; at its end, let a running command finish."""
     ended, busy = threading.Event(), threading.Lock()
 
     def serve() -> None:

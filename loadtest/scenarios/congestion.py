@@ -155,7 +155,7 @@ class Congestion(Experiment[Parameters]):
         self.host = ""
 
     def duration(self) -> float:
-        """Return the expected duration in seconds of all uploads."""
+        """Return the expected time in seconds until all uploads have finished."""
         return 4 + sum(_warm_up(each) + self.p.seconds for each in self.points) + 4 * self.p.shared_s
 
     def predict(self) -> Mapping[str, Quantity]:

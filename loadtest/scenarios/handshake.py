@@ -90,7 +90,7 @@ class Parameters:
 
 
 class Handshake(Experiment[Parameters]):
-    """Measures the time to first byte by round-trip time, for each protocol, key type and form of resumption."""
+    """Measures time to first byte against round-trip time, for each protocol, key type and form of resumption."""
 
     name = "handshake"
     claim = (

@@ -180,7 +180,7 @@ class Omission(Experiment[Parameters]):
             for percent in PERCENTILES:
                 value = histogram.percentile(percent) if samples else float("nan")
                 row = found.row(f"{name}: p{percent:g}", Estimate(value, value, value, len(samples)))
-                # Accumulated requests are answered in order, so a request that was due later waits for more others.
+                # Queued requests are answered in order, so the later one was due, the more requests are ahead of it.
                 later = 1 - (row.predicted or 0.0) / self.p.stall_s if name != "closed loop" else 0.0
                 found.check_near(row, round(EXACT + self.lag + drain * later, 3), absolute=True)
                 if row.name == "open loop: p99":

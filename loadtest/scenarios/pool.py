@@ -161,7 +161,7 @@ class Pool(Experiment[Parameters]):
     # --- prediction -----------------------------------------------------------------------------------------------
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the waits for the drawn arrivals and holding times; `conclude` adds the time of edge and network."""
+        """Predict the waits for the sampled arrivals and holding times; `conclude` adds edge and network time."""
         p, requests = self.p, sum(len(arm.asked) for arm in self.arms)
         in_use = Quantity(pool.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
         predicted = {

@@ -95,7 +95,7 @@ class Parameters:
 
 
 class Quic(Experiment[Parameters]):
-    """Measures new connections by round-trip time, pages on a lossy link, and a client that changes its address."""
+    """Measures new connections at several round-trip times, pages on a lossy link, and a change of address."""
 
     name = "quic"
     claim = (

@@ -115,7 +115,7 @@ class Leaves:
         self._issuer, self._urls = issuer, urls
         self._issuer_name = issuer.certificate.subject.rfc4514_string()
         self._chain = "".join(each.public_bytes(Encoding.PEM).decode() for each in issuer.chain)
-        #: Prepared DER of leaves, keyed by profile.
+        #: Pre-encoded DER parts of leaf certificates, keyed by profile.
         self._templates: dict[str, LeafTemplate] = {}
 
     # --- admin ------------------------------------------------------------------------------------------------------

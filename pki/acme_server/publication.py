@@ -91,7 +91,7 @@ class Publications:
         return min(each.crl.next_update for each in self.by_name.values())
 
     def changed(self, serial: str) -> None:
-        """Record that the certificate with the given serial number (hexadecimal) was revoked in the store."""
+        """Note that the store now lists the certificate with this serial number (hexadecimal) as revoked."""
         if (certificate := self._store.certificate(serial)) is None:
             return
         for each in self.by_name.values():

@@ -24,7 +24,7 @@ _SPECIMEN = "specimen.localhost.test"
 #: Object identifiers of commonName and of the extensions that differ between leaves, in DER.
 _COMMON_NAME = bytes.fromhex("0603550403")
 _SUBJECT_ALT_NAME, _SUBJECT_KEY_IDENTIFIER = bytes.fromhex("0603551d11"), bytes.fromhex("0603551d0e")
-#: Size of a SHA-1 hash in bytes; the subject key identifier is such a hash, and the last field of the specimen.
+#: Size of a SHA-1 hash in bytes. The subject key identifier is a SHA-1 hash, and the last field of the certificate.
 _SHA1 = 20
 _TRUE = bytes.fromhex("0101ff")
 #: Tag of dNSName in a GeneralName, and tag of the extensions in a TBSCertificate.

@@ -51,7 +51,7 @@ class Renewed:
     life: float
     issued: float
     not_after: float
-    #: Start of the order.
+    #: Time at which the order was placed.
     ordered: float
     #: Arrival of the new certificate; infinity if the order failed.
     renewed: float

@@ -1,6 +1,6 @@
-"""Independent TLS clients and certificate verifiers, which judge the chain of a server during a rotation.
+"""Independent TLS clients and certificate verifiers, which verify a server's chain during a rotation.
 
-All installed clients judge the server; OpenSSL and the verifier of the package ``cryptography`` are always installed.
+Every installed client is used; OpenSSL and the verifier of the package ``cryptography`` are always available.
 """
 
 import asyncio

@@ -85,7 +85,7 @@ class Year(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Shorten the certificates of all hosts, and wait until the scaled year or all steps have passed."""
+        """Shorten all certificates' lifetimes, and wait until the scaled year is over or all steps are done."""
         if self.changes is not None:
             await self.changes.inject(run, stage)
             self.began, self.ended = self.changes.began, self.changes.ended

@@ -340,7 +340,7 @@ class Client(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Parse as much of the buffer as the current state allows."""
-        if self._advancing:  # recursive call: the loop below has sent a response
+        if self._advancing:  # recursive call: the outer call's loop has already sent a response
             return
         self._advancing = True
         try:

@@ -9,7 +9,7 @@ LONGEST = 256
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """Values as the client sent them, empty where they are unknown; `edge.heads.RequestHead` has the same fields."""
+    """Fields of a request head as the client sent them, empty if unknown; the fields of `edge.heads.RequestHead`."""
 
     method: bytes = b""
     target: bytes = b""

@@ -21,7 +21,7 @@ CLIENTS = ("openssl s_client", "cryptography")
 
 
 def judged(name: str, begin: float, roots: dict[str, bool]) -> Step:
-    """Return a step after which all clients accept or refuse the chain, as *roots* says for each set of roots."""
+    """Return a step that ends with each client accepting or refusing the chain; *roots*: the result by trust store."""
     verdicts = {each: dict.fromkeys(CLIENTS, "" if ok else "unknown issuer") for each, ok in roots.items()}
     return Step(name, begin, begin + 1.0, 0, "", verdicts)
 

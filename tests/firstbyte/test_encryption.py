@@ -1,4 +1,4 @@
-"""Tests for `firstbyte encryption`: which places count as reading the text, and that a leak makes the command fail."""
+"""Tests for `firstbyte encryption`: which places are reported to see the plain text, and that a leak fails."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Opens connections through the kernel's NAT with few ports, set up on host `lab` by `lab/etc/host.sh` (`limits`).
+"""Opens connections through a kernel NAT with a small port pool, which `lab/etc/host.sh` sets up on host `lab`.
 
 The kernel tracks connections from the source ports `INSIDE`, and translates each source port to one of `PORTS` other
 ports.  Like every NAT with one address, it can use each port only once per destination.

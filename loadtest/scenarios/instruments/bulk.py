@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from linuxnet.tcp_info import congestion_control, parse
 
-#: Path and body size of an upload request: the server reads as fast as it can, for at most two minutes.
+#: Path and body size of an upload request. The server reads the body at full speed, for at most two minutes.
 PATH, BODY = "/slow-read/10485760", 1 << 30
 PORT = 80
 #: Number of times per second that TCP_INFO of each socket is read.

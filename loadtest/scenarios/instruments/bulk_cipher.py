@@ -3,8 +3,8 @@
 OpenSSL reads the cipher suite (from its configuration) and the CPU features to hide (from an environment variable) only
 when a process starts.  So each `Arm` has its own process, which runs this module and accepts these requests:
 
-        bulk BYTES         measure the fields of `Bulk`
-        connection BYTES   measure a handshake and the transfer that follows, in seconds, as sums of client and server
+        bulk BYTES         take the measurements in `Bulk`
+        connection BYTES   measure a handshake and the transfer that follows, in CPU seconds of client plus server
 """
 
 import os
