@@ -48,12 +48,11 @@ def test_commands_are_translated_for_network_namespaces() -> None:
 def lab_of_a_reader(shell: Shell) -> Iterator[Shell]:
     """Yield a shell for the lab; afterwards, remove the file and the containers that the README's commands created.
 
-    Containers exist only with Docker: `mine` and those of Locust.
+    Containers exist only with Docker: those of Locust.
     """
     yield shell
     (ROOT / "root.pem").unlink(missing_ok=True)
     if shell.lab.runtime == "docker":
-        shell.here("docker", "rm", "--force", "mine")
         remove = "docker compose --profile load rm --stop --force locust locust-worker"
         shell.here("bash", "-c", f"cd {ROOT} && {remove}")
 
