@@ -21,14 +21,14 @@ FUNCTION = f'firstbyte() {{ {shlex.quote(sys.executable)} -m firstbyte "$@"; }};
 
 
 @pytest.mark.parametrize("slug", IN_THE_LAB)
-def test_a_checker_refuses_the_untouched_lab_and_accepts_the_model_solution(
-    shell: Shell, slug: str, tmp_path: Path
-) -> None:
+def test_a_checker_refuses_what_is_not_done_and_accepts_the_model_solution(shell: Shell, slug: str) -> None:
     if shell.lab.runtime != "netns":
         pytest.skip("covered on netns")
-    exercise, began = draw(slug, STUDENT), time.time()
+    began = time.time()
+    exercise = draw(slug, f"{STUDENT} {began}")  # new numbers in each run, because a revocation cannot be undone
     answer = None if exercise.answer is None else exercise.answer.value
-    untouched = exercise.check(answer, shell.lab.call, began)
+    # Other tests also leave sockets in TIME-WAIT, so an exercise with a typed answer is tried without the answer.
+    untouched = exercise.check(None, shell.lab.call, began)
     assert not all(each.ok for each in untouched), untouched
     try:
         for command in exercise.commands:
