@@ -1,5 +1,6 @@
 """argparse types for command-line arguments.  Each raises `argparse.ArgumentTypeError` with a one-line message."""
 
+import math
 import re
 from argparse import ArgumentTypeError
 
@@ -78,24 +79,12 @@ def corruption(text: str) -> dict[str, float]:
 
 def life(text: str) -> float:
     """Parse the lifetime of a certificate in seconds, from 10 to 3600."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 10 <= value <= 3600:
-        raise ArgumentTypeError(f"expected seconds from 10 to 3600, got {text!r}")
-    return value
+    return _seconds(text, 10, 3600)
 
 
 def limit(text: str) -> float:
     """Parse a time limit in seconds, from 1 to 600."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 600:
-        raise ArgumentTypeError(f"expected seconds from 1 to 600, got {text!r}")
-    return value
+    return _seconds(text, 1, 600)
 
 
 def clients(text: str) -> int:
@@ -135,13 +124,7 @@ def ttl(text: str) -> int:
 
 def wait(text: str) -> float:
     """Parse a waiting time; return seconds, at most one hour."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 3600:
-        raise ArgumentTypeError(f"expected seconds from 0 to 3600, got {text!r}")
-    return value
+    return _seconds(text, 0, 3600)
 
 
 def server(text: str) -> str:
@@ -157,3 +140,14 @@ def experiment_name(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text):
         raise ArgumentTypeError(f"expected lower-case words joined by hyphens, for example my-scenario; got {text!r}")
     return text
+
+
+def _seconds(text: str, low: int, high: int) -> float:
+    """Parse a time in seconds, from *low* to *high*."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise ArgumentTypeError(f"expected seconds from {low} to {high}, got {text!r}")
+    return value
