@@ -20,8 +20,9 @@ from authority.issuance import (
 from authority.issuance_log import IssuanceLog, LogError
 from authority.keys import load_issuer, load_private_key, new_key, private_key_pem
 from authority.public_keys import check_public_key, fingerprint
+from authority.records import Account, Authorization, Certificate, Order, Recall
 from authority.revocation import Revoked, issue_crl
-from authority.store import Account, Authorization, Certificate, Order, Recall, Store
+from authority.store import Store
 from authority.transcript import Transcript
 
 __all__ = [
