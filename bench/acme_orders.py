@@ -218,16 +218,23 @@ def pebble(folder: Path, dns: int, http01: int) -> Iterator[tuple[int, str]]:
         yield pid, f"https://127.0.0.1:{port}/dir"
 
 
+@contextlib.contextmanager
+def name_server() -> Iterator[tuple[Path, int]]:
+    """Run our name server with the zone of the names to certify; yield a temporary folder, and the server's port."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        (folder / "zone").write_text(ZONE)
+        command = [sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{port}",
+                   "--zone", f"example.com.={folder / 'zone'}", "--admin", f"127.0.0.1:{free_port()}"]  # fmt: skip
+        with running(command, port):
+            yield folder, port
+
+
 async def run(kind: Server, clients: int, orders: int) -> tuple[int, int, float]:
     """Start a server of *kind* with its own name server and web server; return the same as `load`."""
     answers: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "zone").write_text(ZONE)
-        dns = free_port()
-        command = [sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{dns}",
-                   "--zone", f"example.com.={folder / 'zone'}", "--admin", f"127.0.0.1:{free_port()}"]  # fmt: skip
-        stack.enter_context(running(command, dns))
+        folder, dns = stack.enter_context(name_server())
         async with challenge_server(answers) as http01:
             return await load(*stack.enter_context(kind(folder, dns, http01)), answers, clients, orders)
 

@@ -13,14 +13,12 @@ import contextlib
 import json
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-from acme_orders import ZONE, Client, challenge_server, ours
-from edge_rig import cpu_seconds, free_port, running
+from acme_orders import Client, challenge_server, name_server, ours
+from edge_rig import cpu_seconds
 
 #: Number of ACME clients, each with its own account and connection.
 CLIENTS = 100
@@ -59,12 +57,7 @@ async def renew(directory: str, answers: dict[str, str], renewals: int, lifetime
 async def measure(renewals: int, lifetime: float) -> dict[str, Any]:
     answers: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "zone").write_text(ZONE)
-        dns = free_port()
-        command = [sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{dns}",
-                   "--zone", f"example.com.={folder / 'zone'}", "--admin", f"127.0.0.1:{free_port()}"]  # fmt: skip
-        stack.enter_context(running(command, dns))
+        folder, dns = stack.enter_context(name_server())
         async with challenge_server(answers) as http01:
             pid, directory = stack.enter_context(ours(folder, dns, http01))
             before = cpu_seconds(pid)
