@@ -51,9 +51,17 @@ def test_a_renewal_that_is_not_served_fails_with_what_to_change(tmp_path: Path, 
     assert says in next(check.got for check in run.result.checks if not check.ok)
 
 
+def test_a_certificate_that_is_replaced_at_once_need_not_be_served(tmp_path: Path) -> None:
+    replaced = Life("0b", 9.0, 40.0, None, None)
+    experiment, run, _ = run_of(tmp_path, replaced, Life("0c", 10.0, 41.0, 10.5, 11.2, CERTBOT))
+    assert verdict(run, experiment) == (Verdict.PASS, set())
+    experiment, run, _ = run_of(tmp_path, replaced, Life("0c", 10.0, 41.0, 10.5, None, CERTBOT))
+    assert verdict(run, experiment) == (Verdict.FAIL, {"renewed certificate is served"})
+
+
 def test_several_renewals_that_are_not_served_are_one_complaint_and_a_number(tmp_path: Path) -> None:
-    lost = Life("0b", 10.0, 40.0, 10.5, None, CERTBOT)
-    experiment, run, _ = run_of(tmp_path, *[lost] * 3)
+    lost = [Life(f"0{at}", at, at + 30.0, at + 0.5, None, CERTBOT) for at in (3.0, 10.0, 17.0)]
+    experiment, run, _ = run_of(tmp_path, *lost)
     assert verdict(run, experiment)[0] is Verdict.FAIL
     got = next(check.got for check in run.result.checks if not check.ok)
     assert got.count("old certificate served until the end") == 1
